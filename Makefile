@@ -1,0 +1,48 @@
+# Every target sets up .venv by itself on the first call and works offline afterwards.
+PYTHON ?= python3
+TOPOLOGY ?= topologies/ring.yaml
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install simulate test lint format data clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(READY)  ## create .venv and install sheafnet with its development tools
+
+$(READY): pyproject.toml constraints.txt sheafnet/version.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "sheafnet needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (first call only; PyTorch and Ray take a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) setuptools torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+simulate: $(READY)  ## train the ring, lose modalities, infer them (TOPOLOGY=..., ARGS=...)
+	@$(BIN)/sheafnet simulate --topology $(TOPOLOGY) $(ARGS)
+
+test: $(READY)  ## run all checks and tests (ARGS='-k name' for some)
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## ruff, type checker and import contract
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-timing > .lint-imports.log 2>&1 || { cat .lint-imports.log; rm -f .lint-imports.log; exit 1; }
+	@rm -f .lint-imports.log
+
+format: $(READY)  ## sort imports and format the code
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+data: $(READY)  ## rebuild the bundled data from its sources and compare (needs the network)
+	@$(BIN)/python -m sheafnet.datasets.bundled.rebuild --check
+
+clean:  ## remove .venv and caches; runs/ is never touched
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build dist

@@ -1,0 +1,314 @@
+"""The command line. Every command is a thin call of the Python API."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sheafnet.config import Config, GraphConfig, check_model, load_config
+from sheafnet.errors import ConfigError, Interrupted, SheafnetError
+from sheafnet.network.frame import PHASES
+from sheafnet.runtime.plan import Plan
+from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.runtime.simulate import Progress, simulate
+from sheafnet.studies.tables import print_run
+from sheafnet.topology import generate_graph
+from sheafnet.version import __version__
+
+app = typer.Typer(
+    name="sheafnet",
+    help="Simulate a decentralized sensor network and count every byte that crosses it.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    text = "text"
+    json = "json"
+
+
+class Backend(StrEnum):
+    """Where the nodes run."""
+
+    ray = "ray"
+    local = "local"
+
+
+Kind = StrEnum("Kind", {k: k for k in GraphConfig.model_fields["generator"].annotation.__args__})  # type: ignore[union-attr,misc]
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, as training.rounds=200."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"sheafnet {__version__}")
+        raise typer.Exit
+
+
+@app.command("simulate")
+def _simulate(
+    topology: Annotated[Path, typer.Option(help="The YAML of the network and the run.")],
+    rounds: Annotated[int | None, typer.Option(help="Training rounds.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is random.")] = None,
+    overrides: SetOption = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the run, new or empty.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="Ray actors, or one process.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="host:port of a running Ray cluster to join.")
+    ] = None,
+    nodes_per_actor: Annotated[
+        str | None, typer.Option(metavar="K|auto", help="Nodes that share an actor process.")
+    ] = None,
+    output: FormatOption = Format.text,
+) -> None:
+    """Train the network, lose modalities, infer them, and say what it cost in bytes."""
+    options = {
+        "training.rounds": rounds,
+        "run.seed": seed,
+        "run.backend": backend.value if backend else None,
+        "run.address": address,
+        "run.nodes_per_actor": nodes_per_actor,
+    }
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    config = load_config(topology, [*(overrides or ()), *given])
+    with _progress(output) as (on_start, on_progress):
+        result = simulate(config, run_dir=run_dir, on_start=on_start, on_progress=on_progress)
+    if output is Format.json:
+        typer.echo(json.dumps(result.summary.model_dump(mode="json"), indent=2))
+    else:
+        print_run(Console(), RunDirectory.open(result.directory))
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(help="The YAML to check.")],
+    overrides: SetOption = None,
+) -> None:
+    """Check a topology file and say what it describes."""
+    plan = Plan.open(load_config(file, overrides or ()))
+    topology, config = plan.topology, plan.config
+    degrees = [len(topology.incident(node.index)) for node in topology.nodes]
+    dims = sorted({edge.dim for edge in topology.edges})
+    typer.echo(
+        f"{file}: valid. {topology.name}: {len(topology.nodes)} nodes, {len(topology.edges)} "
+        f"edges, degree {min(degrees)} to {max(degrees)}, comparison spaces of "
+        f"{', '.join(map(str, dims))} dimensions, data set {config.dataset.name}."
+    )
+    for phase in PHASES:
+        count = plan.rounds(phase)
+        floor = sum(plan.floor(phase).values())
+        each = f", {floor / count:,.0f} a round" if count else ""
+        typer.echo(f"  {phase}: {count} rounds, at least {floor:,} bytes of projections{each}")
+
+
+@app.command("topology")
+def _topology(
+    kind: Annotated[Kind, typer.Argument(help="The graph.")],
+    nodes: Annotated[int, typer.Option(help="Number of nodes.")],
+    degree: Annotated[
+        int, typer.Option(help="Neighbours: of knn, random-regular and small-world.")
+    ] = 4,
+    rewire: Annotated[float, typer.Option(help="Rewiring probability of small-world.")] = 0.1,
+    columns: Annotated[int | None, typer.Option(help="Width of a grid.")] = None,
+    graph_seed: Annotated[int, typer.Option(help="Seed of a random graph.")] = 0,
+    dataset: Annotated[str, typer.Option(help="Data set; see `sheafnet datasets`.")] = (
+        "overlap-mnist"
+    ),
+    embedding_dim: Annotated[int, typer.Option(help="d_i of every node.")] = 64,
+    comparison_dim: Annotated[
+        str, typer.Option(help="d_ij of every edge: a number, or a fraction of d_i.")
+    ] = "0.5",
+    prefix: Annotated[str, typer.Option(help="Node ids are this and a number.")] = "node",
+    name: Annotated[str | None, typer.Option(help="Name of the topology.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; default: print it.")
+    ] = None,
+) -> None:
+    """Write the YAML of a generated network, nodes and edges listed, ready to edit."""
+    graph = check_model(
+        GraphConfig,
+        {
+            "generator": kind.value,
+            "nodes": nodes,
+            "degree": degree,
+            "rewire": rewire,
+            "columns": columns,
+            "seed": graph_seed,
+            "prefix": prefix,
+        },
+        source=f"sheafnet topology {kind.value}",
+    )
+    drawn = generate_graph(graph)
+    ids = [f"{prefix}{index}" for index in range(nodes)]
+    values = {
+        "name": name or f"{kind.value}-{nodes}",
+        "dataset": dataset,
+        "defaults": {
+            "node": {"embedding_dim": embedding_dim},
+            "edge": {"comparison_dim": yaml.safe_load(comparison_dim)},
+        },
+        "nodes": ids,
+        "edges": [[ids[i], ids[j]] for i, j in sorted(tuple(sorted(e)) for e in drawn.edges)],
+    }
+    plan = Plan.open(check_model(Config, values, source=f"sheafnet topology {kind.value}"))
+    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{output}: exists already; choose another --output.") from None
+    except OSError as error:
+        raise ConfigError(f"{output}: cannot be written: {error.strerror}.") from None
+    topology = plan.topology
+    typer.echo(f"{output}: {len(topology.nodes)} nodes, {len(topology.edges)} edges")
+
+
+@app.command("datasets")
+def _datasets(output: FormatOption = Format.text) -> None:
+    """List the data sets with their modalities, sizes and licences."""
+    from sheafnet.datasets import DATASETS
+
+    if output is Format.json:
+        typer.echo(json.dumps({n: info.as_dict() for n, info in DATASETS.items()}, indent=2))
+        return
+    table = Table(title="Data sets", title_justify="left", show_lines=True)
+    for column in ("name", "what it is", "modalities", "sizes", "licence"):
+        table.add_column(column, overflow="fold")
+    for info in DATASETS.values():
+        table.add_row(info.name, info.summary, info.modalities, info.sizes, info.licence)
+    Console().print(table)
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    output: FormatOption = Format.text,
+) -> None:
+    """Print a finished or broken-off run again."""
+    directory = RunDirectory.open(run)
+    if output is Format.text:
+        print_run(Console(), directory)
+        return
+    figures = directory.summary()
+    typer.echo(json.dumps(figures if figures is not None else directory.about(), indent=2))
+
+
+Callbacks = tuple[Callable[[Path], None], Callable[[Progress], None]]
+
+
+@contextmanager
+def _progress(output: Format) -> Iterator[Callbacks]:
+    """A bar on a terminal, plain lines when piped; both on stderr, nothing under --format json."""
+    console = Console(stderr=True)
+    if output is Format.json:
+        yield lambda _: None, lambda _: None
+    elif console.is_terminal:
+        with _bar(console) as callbacks:
+            yield callbacks
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Callbacks]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Bar(*columns, console=console, expand=True) as bar:
+        task = bar.add_task("starting actors", total=None, figures="")
+        tasks = {"": task}
+
+        def on_start(directory: Path) -> None:
+            console.print(f"Run directory: {directory}", soft_wrap=True)
+            bar.remove_task(tasks.pop(""))
+
+        def on_progress(progress: Progress) -> None:
+            if progress.phase not in tasks:
+                tasks[progress.phase] = bar.add_task(
+                    progress.phase, total=progress.total, figures=""
+                )
+            figures = _figures(progress)
+            bar.update(tasks[progress.phase], completed=progress.done, figures=figures)
+
+        yield on_start, on_progress
+
+
+def _lines() -> Callbacks:
+    begin = time.monotonic()
+    shown: dict[str, int] = {}
+
+    def on_start(directory: Path) -> None:
+        typer.echo(f"Run directory: {directory}", err=True)
+
+    def on_progress(progress: Progress) -> None:
+        tenth = 10 * progress.done // progress.total
+        if shown.get(progress.phase) == tenth and progress.done < progress.total:
+            return
+        shown[progress.phase] = tenth
+        typer.echo(
+            f"[{time.monotonic() - begin:6.1f} s] {progress.phase} "
+            f"{progress.done}/{progress.total} {_figures(progress)}",
+            err=True,
+        )
+
+    return on_start, on_progress
+
+
+def _figures(progress: Progress) -> str:
+    parts = [f"{progress.bytes_total / 1e6:.1f} MB sent"]
+    if progress.phase == "train" and progress.loss is not None and progress.energy is not None:
+        parts = [f"loss {progress.loss:.3g}", f"energy {progress.energy:.3g}", *parts]
+    return "  ".join(parts)
+
+
+def main() -> None:
+    """Entry point: intended errors become one message and their exit code."""
+    try:
+        app(standalone_mode=True)
+    except SheafnetError as error:
+        typer.echo(f"sheafnet: {error}", err=True)
+        _exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("sheafnet: interrupted", err=True)
+        _exit(Interrupted.exit_code)
+    except BrokenPipeError:
+        _exit(0)
+
+
+def _exit(code: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stderr.flush()
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

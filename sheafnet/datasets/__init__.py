@@ -1,0 +1,39 @@
+"""The data sets: one file each, and this registry of them by name."""
+
+from sheafnet.config import Config, check_model, nearest
+from sheafnet.datasets import (
+    arrays,
+    multiple_features,
+    multiview_mnist,
+    overlap_mnist,
+    synthetic,
+)
+from sheafnet.datasets.base import Dataset
+from sheafnet.datasets.info import DatasetInfo
+from sheafnet.errors import DatasetError
+from sheafnet.topology import Topology
+
+__all__ = ["DATASETS", "DatasetInfo", "open_dataset"]
+
+DATASETS: dict[str, DatasetInfo] = {
+    module.INFO.name: module.INFO
+    for module in (overlap_mnist, multiview_mnist, multiple_features, synthetic, arrays)
+}
+
+
+def open_dataset(config: Config, topology: Topology) -> Dataset:
+    """The data set that `config` names, checked and opened for `topology` and the run's seed.
+
+    Raises:
+        DatasetError: no data set has that name, or its files are missing or unusable.
+        ConfigError: an option is wrong, or a node's modality is not one of the data set's.
+    """
+    name = config.dataset.name
+    if name not in DATASETS:
+        known = nearest(name, [*DATASETS])
+        raise DatasetError(f"{config.name}: dataset.name = {name!r}: no such data set. {known}")
+    info = DATASETS[name]
+    options = check_model(
+        info.options, config.dataset.options, source=config.name, prefix=("dataset",)
+    )
+    return info.open(options, topology, config.run.seed)

@@ -1,0 +1,42 @@
+"""What the registry knows of a data set without opening it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sheafnet.config import Model, nearest
+from sheafnet.datasets.base import Dataset
+from sheafnet.errors import ConfigError
+from sheafnet.topology import Topology
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One entry of ``sheafnet datasets``."""
+
+    name: str
+    summary: str
+    modalities: tuple[str, ...]
+    """In the order in which nodes that name none are given them."""
+    sizes: str
+    """Training, validation and test events."""
+    licence: str
+    citation: str
+    options: type[Model]
+    open: Callable[[Any, Topology, int], Dataset]
+    """From checked options, topology and seed."""
+
+
+def assign_modalities(dataset: str, topology: Topology, known: Sequence[str]) -> tuple[str, ...]:
+    """The modality of every node; those that name none take `known` in turn, by node index.
+
+    Raises:
+        ConfigError: a node names a modality that `dataset` has not.
+    """
+    for node in topology.nodes:
+        if node.modality is not None and node.modality not in known:
+            raise ConfigError(
+                f"{topology.name}: node {node.id}: modality = {node.modality!r}: {dataset} has no "
+                f"such modality. {nearest(node.modality, known)}"
+            )
+    return tuple(node.modality or known[node.index % len(known)] for node in topology.nodes)

@@ -1,0 +1,287 @@
+"""The channels of a node: what each edge allows, and the mail that has arrived.
+
+An `Endpoint` is a node's side of all its edges. It refuses to send what its edge does not allow
+and refuses to accept what the other end may not have sent (law 3): another run, an edge of
+somebody else, the wrong direction, an older incarnation, a payload that is not (rows, d_ij), a
+kind without a place in the method, a second copy. A `Switchboard` joins the endpoints of one
+process: frames between them go through the same bytes, checks and ledger as frames that leave
+through its `Transport`.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from sheafnet.errors import DivergenceError, ProtocolError
+from sheafnet.network.frame import (
+    Frame,
+    Kind,
+    Mask,
+    decode,
+    encode,
+    pack_mask,
+    unpack_mask,
+)
+from sheafnet.network.ledger import Count, Entry, Fate, Key, Ledger, measure
+from sheafnet.network.payload import Array, WireDtype, pack, unpack
+from sheafnet.topology import Edge, Topology
+
+_ONE_MESSAGE = Count(messages=1)
+UNREAD_LIMIT = 16
+"""Frames of one edge that may wait unread; an honest neighbour is at most a round ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What arrived: `array` is (rows, d_ij); `mask` names the rows of the batch, or is None."""
+
+    array: Array
+    mask: Mask | None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What every edge of a run allows beside its own d_ij."""
+
+    run: int
+    rows: dict[Kind, int]
+    """Most rows (and mask bits) of each kind that the run uses; others are refused."""
+    dtypes: dict[Kind, WireDtype]
+
+
+class Transport(Protocol):
+    """Carries a buffer to the process of another node."""
+
+    def send(self, node: int, buffer: bytes) -> None:
+        """Hand over `buffer` for `node`; never blocks for long, never alters it."""
+        ...
+
+
+Address = tuple[int, Kind, int]
+"""(edge, kind, round): what a node waits for."""
+
+
+class Endpoint:
+    """One node's side of its edges."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        node: int,
+        limits: Limits,
+        transport: Transport,
+        incarnation: int = 0,
+    ) -> None:
+        self.node = node
+        self.ledger = Ledger()
+        self._topology = topology
+        self._edges = {edge.index: edge for edge in topology.incident(node)}
+        self._limits = limits
+        self._transport = transport
+        self._incarnation = incarnation
+        self._peer_incarnation = dict.fromkeys(self._edges, 0)
+        self._mail: dict[Address, Message] = {}
+        self._unread = dict.fromkeys(self._edges, 0)
+        self._last_taken: dict[tuple[int, Kind], int] = {}
+        self._missed: set[Address] = set()
+
+    def send(
+        self,
+        edge: int,
+        kind: Kind,
+        round_: int,
+        array: Array | None = None,
+        mask: Mask | None = None,
+    ) -> None:
+        """Encode once, count that buffer, hand it over.
+
+        Args:
+            edge: index of an edge of this node.
+            kind: what the frame is.
+            round_: round within the kind's phase.
+            array: (rows, d_ij) float32; None for a request.
+            mask: the rows of the batch that are meant.
+
+        Raises:
+            ProtocolError: the edge does not allow it.
+            DivergenceError: the array is not finite.
+        """
+        own = self._edge(edge)
+        rows = 0 if array is None else self._checked_rows(own, kind, round_, array)
+        dtype = WireDtype.NONE if array is None else self._limits.dtypes[kind]
+        key = Key(kind.phase, round_, edge, own.direction(self.node))
+        frame = Frame(
+            kind=kind,
+            run=self._limits.run,
+            incarnation=self._incarnation,
+            round=round_,
+            edge=edge,
+            direction=key.direction,
+            dtype=dtype,
+            rows=rows,
+            mask=None if mask is None else pack_mask(mask),
+            payload=b"" if array is None else pack(array, dtype),
+        )
+        buffer = encode(frame)
+        self.ledger.record("sent", key, measure(frame, len(buffer)))
+        self._transport.send(own.other(self.node), buffer)
+
+    def accept(self, frame: Frame, size: int) -> None:
+        """Count and keep a frame that arrived in `size` bytes.
+
+        Raises:
+            ProtocolError: the frame is refused, and counted as rejected.
+        """
+        key = Key(frame.kind.phase, frame.round, frame.edge, frame.direction)
+        address = (frame.edge, frame.kind, frame.round)
+        fate: Fate = "rejected"
+        try:
+            message = self._checked(frame)
+            if address in self._missed:
+                self._missed.discard(address)
+                fate = "late"
+            elif address in self._mail or frame.round <= self._last_taken.get(address[:2], -1):
+                fate = "duplicated"
+            else:
+                fate = "delivered"
+                self._mail[address] = message
+                self._unread[frame.edge] += 1
+        finally:
+            self.ledger.record(fate, key, measure(frame, size))
+
+    def arrived(self, addresses: Iterable[Address]) -> bool:
+        """Whether everything in `addresses` is here."""
+        return all(address in self._mail for address in addresses)
+
+    def take(self, addresses: Iterable[Address]) -> dict[int, Message]:
+        """Hand out what has arrived of `addresses`, by edge; the rest is recorded as missed.
+
+        A node takes the frames of a kind from an edge in the order of their rounds.
+        """
+        found = {}
+        for edge, kind, round_ in addresses:
+            message = self._mail.pop((edge, kind, round_), None)
+            self._last_taken[edge, kind] = round_
+            if message is None:
+                self._missed.add((edge, kind, round_))
+                direction = 1 - self._edges[edge].direction(self.node)
+                missed = Key(kind.phase, round_, edge, direction)
+                self.ledger.record("missed", missed, _ONE_MESSAGE)
+            else:
+                self._unread[edge] -= 1
+                found[edge] = message
+        return found
+
+    def _edge(self, index: int) -> Edge:
+        edge = self._edges.get(index)
+        if edge is None:
+            name = self._topology.nodes[self.node].id
+            raise ProtocolError(f"edge {index} is no edge of {name}")
+        return edge
+
+    def _checked_rows(self, edge: Edge, kind: Kind, round_: int, array: Array) -> int:
+        if kind is Kind.REQUEST:
+            raise ProtocolError("a request carries no tensor")
+        limit = self._limits.rows.get(kind, -1)
+        if array.ndim != 2 or array.shape[1] != edge.dim or array.shape[0] > limit:
+            raise ProtocolError(
+                f"{self._arrow(edge, self.node)}: a {kind.name.lower()} of shape {array.shape}; "
+                f"this edge carries (at most {max(limit, 0)}, {edge.dim}) and nothing else"
+            )
+        if not np.isfinite(array).all():
+            raise DivergenceError(
+                f"node {self._topology.nodes[self.node].id}, edge {self._arrow(edge, self.node)}, "
+                f"{kind.phase} round {round_}: the {kind.name.lower()} has NaN or infinite values. "
+                "Try a lower training.learning_rate or a higher training.temperature."
+            )
+        return int(array.shape[0])
+
+    def _checked(self, frame: Frame) -> Message:
+        edge = self._edge(frame.edge)
+        where = f"{self._arrow(edge, edge.other(self.node))}, round {frame.round}"
+        if frame.run != self._limits.run:
+            raise ProtocolError(f"{where}: a frame of another run ({frame.run:#x})")
+        if frame.direction == edge.direction(self.node):
+            raise ProtocolError(f"{where}: a frame in the direction of its own receiver")
+        if frame.incarnation < self._peer_incarnation[frame.edge]:
+            raise ProtocolError(f"{where}: a frame of incarnation {frame.incarnation}, now stale")
+        limit = self._limits.rows.get(frame.kind)
+        if limit is None or frame.rows > limit:
+            raise ProtocolError(
+                f"{where}: {frame.rows} rows of {frame.kind.name.lower()} where at most "
+                f"{limit or 0} may come"
+            )
+        expected = WireDtype.NONE if frame.kind is Kind.REQUEST else self._limits.dtypes[frame.kind]
+        if frame.dtype is not expected:
+            raise ProtocolError(f"{where}: {frame.dtype.name} where {expected.name} was agreed")
+        if self._unread[frame.edge] >= UNREAD_LIMIT:
+            raise ProtocolError(f"{where}: {UNREAD_LIMIT} frames are unread already")
+        mask = None if frame.mask is None else unpack_mask(frame.mask, limit)
+        if frame.kind is Kind.REQUEST:
+            if mask is None or frame.rows or frame.payload:
+                raise ProtocolError(f"{where}: a request is a row mask and nothing else")
+            array = np.zeros((0, edge.dim), dtype=np.float32)
+        else:
+            array = unpack(frame.payload, frame.dtype, frame.rows, edge.dim)
+            if mask is not None and int(mask.sum()) != frame.rows:
+                raise ProtocolError(f"{where}: the row mask does not name {frame.rows} rows")
+        self._peer_incarnation[frame.edge] = frame.incarnation
+        return Message(array, mask)
+
+    def _arrow(self, edge: Edge, sender: int) -> str:
+        return self._topology.arrow(edge.index, edge.direction(sender))
+
+
+class Switchboard:
+    """The endpoints of one process and their way out of it."""
+
+    def __init__(self, topology: Topology, outside: Transport | None = None) -> None:
+        self._topology = topology
+        self._outside = outside
+        self._endpoints: dict[int, Endpoint] = {}
+        self.ledger = Ledger()
+        """Frames that could not be given to any endpoint, where their edge was readable."""
+        self.rejections: deque[ProtocolError] = deque(maxlen=64)
+        self.rejected = 0
+        self.touched: set[int] = set()
+        """Nodes that have got mail since somebody last cleared this."""
+
+    def attach(self, endpoint: Endpoint) -> None:
+        """Make `endpoint` reachable."""
+        self._endpoints[endpoint.node] = endpoint
+
+    def send(self, node: int, buffer: bytes) -> None:
+        """Deliver `buffer` to `node`, in this process or outside."""
+        if node in self._endpoints:
+            self.deliver(buffer)
+        elif self._outside is not None:
+            self._outside.send(node, buffer)
+        else:
+            raise ProtocolError(f"node {node} is not in this process and there is no way out")
+
+    def deliver(self, buffer: bytes) -> None:
+        """Give an arrived buffer to its endpoint; a refused one is counted and does no harm."""
+        try:
+            frame = decode(buffer)
+            if frame.edge >= len(self._topology.edges):
+                raise ProtocolError(f"edge {frame.edge} does not exist")
+            edge = self._topology.edges[frame.edge]
+            receiver = edge.other(edge.sender(frame.direction))
+            endpoint = self._endpoints.get(receiver)
+            if endpoint is None:
+                raise ProtocolError(f"node {receiver} does not live in this process")
+            endpoint.accept(frame, len(buffer))
+            self.touched.add(receiver)
+        except ProtocolError as error:
+            self.rejections.append(error)
+            self.rejected += 1
+
+    def drain(self) -> list[Entry]:
+        """The ledger entries of all endpoints since the last call."""
+        entries = self.ledger.drain()
+        for node in sorted(self._endpoints):
+            entries += self._endpoints[node].ledger.drain()
+        return entries

@@ -1,0 +1,186 @@
+"""The wire format: one message as bytes, and bytes as one message. The only module with msgpack.
+
+A frame is a msgpack array of eleven elements, in this order::
+
+    head         version * 16 + kind
+    run          32-bit tag of the run, its top bit set (so it always takes 5 bytes)
+    incarnation  how often the sender has been restarted
+    round        round within the phase that the kind belongs to
+    edge         index of the edge
+    direction    0 tail to head, 1 head to tail
+    dtype        of the payload
+    rows         of the payload
+    mask         bin: the rows of the batch that are meant, a bit a row, or nil where all are
+    payload      bin: rows x d_ij values, little-endian, C order
+    checksum     CRC-32 of every byte before it, always in 5 bytes
+
+A directed edge carries at most one frame of a kind in a round, so (edge, direction, kind, round)
+names a message. The number of columns does not travel: it is the d_ij that both ends of the edge know. Payload
+bytes are those of `payload`, control bytes those of `mask`, and all others are framing. This
+module neither opens a socket nor knows the graph; what an edge allows is checked in `channel`.
+"""
+
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from sheafnet.errors import FrameError
+from sheafnet.network.payload import WireDtype
+
+VERSION = 1
+MAX_FRAME_BYTES = 1 << 28
+MAX_ROWS = 1 << 24
+_FIELDS = 11
+_CHECKSUM_BYTES = 5
+_UINT32 = b"\xce"
+
+Phase = Literal["train", "evaluation", "inference"]
+PHASES: tuple[Phase, ...] = ("train", "evaluation", "inference")
+Mask = npt.NDArray[np.bool_]
+
+
+class Kind(IntEnum):
+    """What a frame carries. Every kind belongs to one phase and is accounted there."""
+
+    PROJECTION = 0
+    GRADIENT = 1
+    GALLERY = 2
+    PROTOTYPES = 3
+    REQUEST = 4
+    ANSWER = 5
+
+    @property
+    def phase(self) -> Phase:
+        """The phase whose bytes this kind belongs to."""
+        return _PHASE_OF[self]
+
+
+_PHASE_OF: dict[Kind, Phase] = {
+    Kind.PROJECTION: "train",
+    Kind.GRADIENT: "train",
+    Kind.GALLERY: "evaluation",
+    Kind.PROTOTYPES: "evaluation",
+    Kind.REQUEST: "inference",
+    Kind.ANSWER: "inference",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A message as it travels; `mask` and `payload` are raw bytes."""
+
+    kind: Kind
+    run: int
+    incarnation: int
+    round: int
+    edge: int
+    direction: int
+    dtype: WireDtype
+    rows: int
+    mask: bytes | None
+    payload: bytes
+
+
+def run_tag(value: int) -> int:
+    """A run's 32-bit tag from any integer."""
+    return (value & 0x7FFFFFFF) | 0x80000000
+
+
+def encode(frame: Frame) -> bytes:
+    """The bytes of `frame`: encoded once, counted once, sent as they are."""
+    packed: bytes = msgpack.packb(
+        (
+            VERSION * 16 + frame.kind,
+            frame.run,
+            frame.incarnation,
+            frame.round,
+            frame.edge,
+            frame.direction,
+            int(frame.dtype),
+            frame.rows,
+            frame.mask,
+            frame.payload,
+            0,
+        )
+    )
+    body = memoryview(packed)[:-1]
+    return b"".join((body, _UINT32, zlib.crc32(body).to_bytes(4, "big")))
+
+
+def decode(buffer: bytes) -> Frame:
+    """The frame in `buffer`, every field checked for type and range.
+
+    Raises:
+        FrameError: the bytes are no frame of this version; names the edge if it can be read.
+    """
+    if not _CHECKSUM_BYTES < len(buffer) <= MAX_FRAME_BYTES:
+        raise FrameError(f"{len(buffer)} bytes are no frame")
+    try:
+        fields = msgpack.unpackb(
+            buffer,
+            max_array_len=_FIELDS,
+            max_map_len=0,
+            max_str_len=0,
+            max_ext_len=0,
+            max_bin_len=len(buffer),
+        )
+    except Exception as error:  # msgpack raises several unrelated types for bad bytes
+        raise FrameError(f"not msgpack: {type(error).__name__} {error}") from None
+    if type(fields) is not list or len(fields) != _FIELDS:
+        raise FrameError(f"not an array of {_FIELDS} elements")
+    head, run, incarnation, round_, edge, direction, dtype, rows, mask, payload, crc = fields
+    named = edge if type(edge) is int and 0 <= edge < 1 << 32 else None
+    numbers = (head, run, incarnation, round_, edge, direction, dtype, rows, crc)
+    if not all(type(n) is int and 0 <= n < 1 << 32 for n in numbers):
+        raise FrameError("a header field is not a 32-bit number", named)
+    if type(payload) is not bytes or not (mask is None or type(mask) is bytes):
+        raise FrameError("mask or payload are not bytes", named)
+    body = memoryview(buffer)[:-_CHECKSUM_BYTES]
+    if buffer[-_CHECKSUM_BYTES] != _UINT32[0] or zlib.crc32(body) != crc:
+        raise FrameError("the checksum does not match", named)
+    if head >> 4 != VERSION:
+        raise FrameError(f"version {head >> 4}; this is version {VERSION}", named)
+    if head & 15 not in Kind._value2member_map_:
+        raise FrameError(f"unknown kind {head & 15}", named)
+    if dtype not in WireDtype._value2member_map_:
+        raise FrameError(f"unknown dtype {dtype}", named)
+    if direction > 1:
+        raise FrameError(f"direction {direction} is neither 0 nor 1", named)
+    if rows > MAX_ROWS:
+        raise FrameError(f"{rows} rows are more than {MAX_ROWS}", named)
+    return Frame(
+        Kind(head & 15),
+        run,
+        incarnation,
+        round_,
+        edge,
+        direction,
+        WireDtype(dtype),
+        rows,
+        mask,
+        payload,
+    )
+
+
+def pack_mask(mask: Mask) -> bytes:
+    """A row mask as bits, first row in the lowest bit of the first byte."""
+    return np.packbits(mask, bitorder="little").tobytes()
+
+
+def unpack_mask(packed: bytes, length: int) -> Mask:
+    """The row mask of `length` rows in `packed`.
+
+    Raises:
+        FrameError: the size is not that of `length` rows, or a bit beyond them is set.
+    """
+    if len(packed) != (length + 7) // 8:
+        raise FrameError(f"a row mask of {len(packed)} bytes for {length} rows")
+    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
+    if bits[length:].any():
+        raise FrameError(f"a row mask that names rows beyond {length}")
+    return bits[:length].astype(np.bool_)

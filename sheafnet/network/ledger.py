@@ -1,0 +1,166 @@
+"""Every byte that crosses, counted at both ends and balanced (law 4).
+
+A node's `Ledger` counts what it sent, from the very buffer that it handed to the transport, and
+what reached it, from the buffer that arrived. The coordinator's `Account` brings both ends
+together. Per directed edge and round, and for messages, payload, framing and control bytes alike::
+
+    sent = delivered + late + dropped + rejected + lost
+
+where a message is lost only if its receiver reported that it waited for it in vain. An imbalance
+is an `AccountingError`. Copies and frames of strangers were never sent by the edge's other end:
+they are counted too (``duplicated``, and ``rejected`` beyond what is short) but balance nothing.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from sheafnet.errors import AccountingError
+from sheafnet.network.frame import Frame, Phase
+
+Fate = Literal["sent", "delivered", "late", "dropped", "rejected", "duplicated", "missed"]
+"""What became of a message. ``missed``: the receiver's wait for it ended without it."""
+
+_CERTAIN: tuple[Fate, ...] = ("delivered", "late", "dropped")
+
+
+class Key(NamedTuple):
+    """A directed edge in a round of a phase."""
+
+    phase: Phase
+    round: int
+    edge: int
+    direction: int
+
+
+@dataclass(slots=True)
+class Count:
+    """Messages and their bytes; the three kinds of byte are exclusive."""
+
+    messages: int = 0
+    payload: int = 0
+    framing: int = 0
+    control: int = 0
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return self.payload + self.framing + self.control
+
+    def add(self, other: "Count") -> None:
+        """Add `other` to this count."""
+        self.messages += other.messages
+        self.payload += other.payload
+        self.framing += other.framing
+        self.control += other.control
+
+    def numbers(self) -> tuple[int, int, int, int]:
+        """(messages, payload, framing, control)."""
+        return self.messages, self.payload, self.framing, self.control
+
+
+def measure(frame: Frame, size: int) -> Count:
+    """The count of one frame that took `size` bytes on the wire."""
+    payload, control = len(frame.payload), len(frame.mask or b"")
+    return Count(1, payload, size - payload - control, control)
+
+
+Entry = tuple[Key, Fate, int, int, int, int]
+"""Key, fate, messages, payload, framing, control: what a host reports."""
+
+
+class Ledger:
+    """The counts of one node, until they are drained to the coordinator."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[Key, Fate], Count] = {}
+
+    def record(self, fate: Fate, key: Key, count: Count) -> None:
+        """Add `count` under `key` and `fate`."""
+        self._counts.setdefault((key, fate), Count()).add(count)
+
+    def drain(self) -> list[Entry]:
+        """The counts since the last call, as plain tuples in the order of first use."""
+        entries: list[Entry] = [
+            (key, fate, *count.numbers()) for (key, fate), count in self._counts.items()
+        ]
+        self._counts.clear()
+        return entries
+
+
+@dataclass(slots=True)
+class Line:
+    """Both ends of one directed edge in one round."""
+
+    key: Key
+    fates: dict[Fate, Count] = field(default_factory=dict)
+
+    def of(self, fate: Fate) -> Count:
+        """The count of `fate`, zero where nothing was recorded."""
+        return self.fates.get(fate, Count())
+
+    @property
+    def outstanding(self) -> Count:
+        """Sent less everything that certainly came from the sender."""
+        rest = Count(*self.of("sent").numbers())
+        for fate in _CERTAIN:
+            there = self.of(fate)
+            rest.add(Count(*(-n for n in there.numbers())))
+        return rest
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every byte sent is accounted for."""
+        return self.outstanding.numbers() == (0, 0, 0, 0)
+
+
+class Account:
+    """The coordinator's books: open lines until both ends have reported, totals for ever."""
+
+    def __init__(self) -> None:
+        self._open: dict[Key, Line] = {}
+        self.totals: dict[tuple[Phase, int, int], Count] = {}
+        """Sent, per (phase, edge, direction)."""
+        self.lost = 0
+        """Messages that never arrived and were missed."""
+
+    def post(self, entries: Iterable[Entry]) -> None:
+        """Enter the report of a host."""
+        for key, fate, *numbers in entries:
+            line = self._open.setdefault(key, Line(key))
+            count = Count(*numbers)
+            line.fates.setdefault(fate, Count()).add(count)
+            if fate == "sent":
+                total = self.totals.setdefault((key.phase, key.edge, key.direction), Count())
+                total.add(count)
+
+    def settle(self) -> Iterator[Line]:
+        """Yield and forget the lines that balance."""
+        for key in sorted(k for k, line in self._open.items() if line.balanced):
+            yield self._open.pop(key)
+
+    def close(self) -> list[Line]:
+        """Settle the rest: what is short was rejected, or else lost where a receiver missed it.
+
+        Raises:
+            AccountingError: bytes are short that nobody missed, or more arrived than were sent.
+        """
+        rest = list(self.settle())
+        for key in sorted(self._open):
+            line = self._open[key]
+            short = line.outstanding
+            unexplained = short.messages - line.of("rejected").messages
+            if min(short.numbers()) < 0 or unexplained > line.of("missed").messages:
+                fates = ", ".join(
+                    f"{count.messages} messages ({count.total} bytes) {fate}"
+                    for fate, count in line.fates.items()
+                )
+                raise AccountingError(
+                    f"{key.phase} round {key.round}, edge {key.edge}, direction {key.direction} "
+                    f"does not balance: {fates}. This is a defect of the program; the figures of "
+                    "this run are not to be used."
+                )
+            self.lost += max(unexplained, 0)
+            rest.append(line)
+        self._open.clear()
+        return rest

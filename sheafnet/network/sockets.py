@@ -1,0 +1,115 @@
+"""Frames between processes over ZeroMQ: a PULL socket for all that arrives, a PUSH per peer.
+
+On one machine the sockets are Unix ones in a folder that only the user may enter. Between
+machines they are TCP with CURVE: encrypted, and open only to who knows the server key that the
+run hands out through Ray. The hub counts nothing: what is a frame, and whose, is for the channels.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from sheafnet.errors import DeadlineError, NetworkError
+from sheafnet.network.frame import MAX_FRAME_BYTES
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class SocketAddress:
+    """Where a hub listens; `server_key` is its CURVE public key, or None on Unix sockets."""
+
+    endpoint: str
+    server_key: bytes | None = None
+
+
+class SocketHub:
+    """The sockets of one process.
+
+    Args:
+        bind: ``ipc:///folder/name`` or ``tcp://host`` (a free port is chosen).
+        host_of: the host index of every node.
+    """
+
+    def __init__(self, bind: str, host_of: Mapping[int, int]) -> None:
+        self._host_of = host_of
+        self._context = zmq.Context(io_threads=1)
+        self._pull = self._context.socket(zmq.PULL)
+        self._pull.setsockopt(zmq.LINGER, 0)
+        self._pull.setsockopt(zmq.RCVHWM, 0)
+        self._pull.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        self._push: dict[int, zmq.Socket[bytes]] = {}
+        key = None
+        try:
+            if bind.startswith("tcp://"):
+                key, secret = zmq.curve_keypair()
+                self._pull.curve_server = True
+                self._pull.curve_secretkey = secret
+                self._pull.curve_publickey = key
+                port = self._pull.bind_to_random_port(bind)
+                self.address = SocketAddress(f"{bind}:{port}", key)
+            else:
+                self._pull.bind(bind)
+                Path(bind.removeprefix("ipc://")).chmod(0o600)
+                self.address = SocketAddress(bind)
+        except (zmq.ZMQError, OSError) as error:
+            self.close()
+            raise NetworkError(f"cannot listen on {bind}: {error}") from None
+
+    def connect(self, addresses: Mapping[int, SocketAddress]) -> None:
+        """Open a socket to each of these hosts; messages queue until they answer."""
+        for host, address in addresses.items():
+            push = self._context.socket(zmq.PUSH)
+            push.setsockopt(zmq.LINGER, 0)
+            push.setsockopt(zmq.SNDHWM, 0)
+            if address.server_key is not None:
+                public, secret = zmq.curve_keypair()
+                push.curve_serverkey = address.server_key
+                push.curve_publickey, push.curve_secretkey = public, secret
+            push.connect(address.endpoint)
+            self._push[host] = push
+
+    def send(self, node: int, buffer: bytes) -> None:
+        """Queue `buffer` for the process of `node`."""
+        host = self._host_of[node]
+        socket = self._push.get(host)
+        if socket is None:
+            raise NetworkError(f"no connection to host {host}, where node {node} lives")
+        socket.send(buffer)
+
+    def receive(self, timeout_s: float) -> list[bytes]:
+        """What has arrived, at most a batch; waits up to `timeout_s` for the first."""
+        if not self._pull.poll(int(timeout_s * 1000)):
+            return []
+        buffers = []
+        try:
+            while len(buffers) < _BATCH:
+                buffers.append(self._pull.recv(zmq.NOBLOCK))
+        except zmq.Again:
+            pass
+        return buffers
+
+    def wait_for(self, count: int, deadline_s: float) -> list[bytes]:
+        """Exactly `count` buffers.
+
+        Raises:
+            DeadlineError: fewer came within `deadline_s`.
+        """
+        buffers: list[bytes] = []
+        end = time.monotonic() + deadline_s
+        while len(buffers) < count:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise DeadlineError(f"{len(buffers)} of {count} messages came in {deadline_s} s")
+            buffers += self.receive(left)
+        return buffers
+
+    def close(self) -> None:
+        """Close every socket; nothing more is sent."""
+        for socket in (self._pull, *self._push.values()):
+            socket.close(linger=0)
+        self._push.clear()
+        self._context.term()

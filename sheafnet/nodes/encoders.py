@@ -1,0 +1,147 @@
+"""Encoders f_i: sample -> section of the vertex stalk, by name.
+
+``register`` adds one. An entry says which options it takes (a frozen model), checks that it suits
+the shape of the node's samples, and builds a torch module (B, *shape) -> (B, d_i). torch is
+imported only when an encoder is built, so that whoever just checks a configuration starts fast.
+By default an encoder ends in a layer norm: restriction maps then see sections of one scale.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from sheafnet.config import Model, Named, Positive, check_model, nearest
+from sheafnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EncoderKind:
+    """A registered encoder.
+
+    Args:
+        name: what the YAML calls it.
+        options: its options as a frozen model.
+        build: (shape, d_i, options) -> torch module.
+        check: (shape) -> what is wrong with that shape, or None.
+    """
+
+    name: str
+    options: type[Model]
+    build: Callable[[Shape, int, Any], "nn.Module"]
+    check: Callable[[Shape], str | None]
+
+
+ENCODERS: dict[str, EncoderKind] = {}
+
+
+def register(kind: EncoderKind) -> None:
+    """Make `kind` selectable by its name.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if kind.name in ENCODERS:
+        raise ValueError(f"an encoder is called {kind.name!r} already")
+    ENCODERS[kind.name] = kind
+
+
+def check_encoder(chosen: Named, shape: Shape, node: str) -> Model:
+    """The checked options of `chosen` for samples of `shape`.
+
+    Raises:
+        ConfigError: no such encoder, an unknown or bad option, or samples that it cannot take.
+    """
+    kind = ENCODERS.get(chosen.name)
+    if kind is None:
+        raise ConfigError(
+            f"node {node}: no encoder is called {chosen.name!r}. {nearest(chosen.name, [*ENCODERS])}"
+        )
+    options = check_model(
+        kind.options, chosen.options, source=f"node {node}", prefix=("encoder", chosen.name)
+    )
+    problem = kind.check(shape)
+    if problem:
+        raise ConfigError(f"node {node}: encoder {chosen.name}: {problem}")
+    return options
+
+
+def build_encoder(chosen: Named, shape: Shape, dim: int, node: str) -> "nn.Module":
+    """The encoder `chosen`, its weights drawn from torch's current generator."""
+    options = check_encoder(chosen, shape, node)
+    return ENCODERS[chosen.name].build(shape, dim, options)
+
+
+class MlpOptions(Model):
+    """Options of ``mlp``."""
+
+    hidden: tuple[Positive, ...] = (256, 256)
+    activation: Literal["relu", "gelu", "tanh"] = "relu"
+    layer_norm: bool = True
+
+
+class ConvOptions(Model):
+    """Options of ``conv``: blocks of 3x3 convolution, ReLU and 2x2 max-pooling."""
+
+    channels: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=4)] = (16, 32)
+    hidden: Positive | None = 128
+    layer_norm: bool = True
+
+
+def _build_mlp(shape: Shape, dim: int, options: MlpOptions) -> "nn.Module":
+    from torch import nn
+
+    activation = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}[options.activation]
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = 1
+    for size in shape:
+        width *= size
+    for size in options.hidden:
+        layers += [nn.Linear(width, size), activation()]
+        width = size
+    layers.append(nn.Linear(width, dim))
+    if options.layer_norm:
+        layers.append(nn.LayerNorm(dim))
+    return nn.Sequential(*layers)
+
+
+def _build_conv(shape: Shape, dim: int, options: ConvOptions) -> "nn.Module":
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    channels, height, width = shape
+    for out in options.channels:
+        layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU()]
+        if min(height, width) >= 2:
+            layers.append(nn.MaxPool2d(2))
+            height, width = height // 2, width // 2
+        channels = out
+    layers.append(nn.Flatten())
+    features = channels * height * width
+    if options.hidden is not None:
+        layers += [nn.Linear(features, options.hidden), nn.ReLU()]
+        features = options.hidden
+    layers.append(nn.Linear(features, dim))
+    if options.layer_norm:
+        layers.append(nn.LayerNorm(dim))
+    return nn.Sequential(*layers)
+
+
+def _any_shape(shape: Shape) -> str | None:
+    return None
+
+
+def _images_only(shape: Shape) -> str | None:
+    if len(shape) == 3:
+        return None
+    return f"it needs images (channels, height, width); these samples are {shape}. Use mlp."
+
+
+register(EncoderKind("mlp", MlpOptions, _build_mlp, _any_shape))
+register(EncoderKind("conv", ConvOptions, _build_conv, _images_only))

@@ -1,0 +1,106 @@
+"""A round of missing-modality inference at one node (METHOD section 4)."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sheafnet.network.channel import Message
+from sheafnet.network.frame import Kind
+from sheafnet.nodes.missing import inference_events, missing_rows
+from sheafnet.nodes.node import Labelled, Node, Program
+from sheafnet.nodes.records import EstimatorSums, InferenceRecord
+from sheafnet.sheaf.estimators import ESTIMATORS, AffineMap, estimate
+
+Rows = npt.NDArray[np.bool_]
+
+
+def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
+    """Ask, answer, estimate; appends the round's record to `records`.
+
+    The node asks every neighbour for the rows that it misses, answers for those rows that it is
+    asked for and has, and estimates its missing sections from the answers. The true sections of
+    missing rows are computed too, as the yardstick; no message and no estimate uses them.
+    """
+    chosen, seed = node.config.inference, node.config.run.seed
+    split = node.config.evaluation.split
+    size = node.dataset.size(split)
+    assert size is not None, "validation and test splits are finite"
+    missing = missing_rows(chosen, seed, node.spec, round_)
+    batch = node.labelled(split, inference_events(chosen, round_, size))
+    if missing.any():
+        for edge in node.edges:
+            node.endpoint.send(edge.index, Kind.REQUEST, round_, mask=missing)
+    others = {e.index: node.topology.nodes[e.other(node.spec.index)] for e in node.edges}
+    askers = [e for e, other in others.items() if missing_rows(chosen, seed, other, round_).any()]
+    requests = yield [(edge, Kind.REQUEST, round_) for edge in askers]
+    for edge in askers:
+        if edge in requests:
+            _answer(node, edge, requests[edge], ~missing, batch.section, round_)
+    wanted = node.every(Kind.ANSWER, round_) if missing.any() else []
+    answers = yield wanted
+    late = len(askers) - len(requests) + len(wanted) - len(answers)
+    records.append(_judge(node, round_, missing, batch, answers, late))
+
+
+def _answer(
+    node: Node, edge: int, request: Message, have: Rows, section: Tensor, round_: int
+) -> None:
+    """Send p of the rows that are asked for and present; the mask goes along if some are not."""
+    assert request.mask is not None, "a request is its mask"
+    given = request.mask & have
+    position = next(k for k, e in enumerate(node.edges) if e.index == edge)
+    projection = node.project(section[torch.from_numpy(given)])[position]
+    partial = None if given.sum() == request.mask.sum() else given
+    node.endpoint.send(edge, Kind.ANSWER, round_, projection.numpy(), partial)
+
+
+def _judge(
+    node: Node,
+    round_: int,
+    missing: Rows,
+    batch: Labelled,
+    answers: dict[int, Message],
+    late: int,
+) -> InferenceRecord:
+    rows = torch.from_numpy(missing)
+    count = int(rows.sum())
+    truth, targets = batch.section[rows], [labels[rows] for labels in batch.labels]
+    given: dict[int, tuple[Tensor, Tensor]] = {}
+    answered = torch.zeros(count, dtype=torch.bool)
+    for position, edge in enumerate(node.edges):
+        if edge.index in answers:
+            message = answers[edge.index]
+            here = torch.from_numpy(missing if message.mask is None else message.mask)[rows]
+            given[position] = here, torch.from_numpy(message.array)
+            answered |= here
+    duals, ridge = _duals(node), node.config.inference.ridge
+    estimators = {}
+    for name in ESTIMATORS:
+        guess = estimate(name, given, count, node.moments, duals, ridge)
+        error = float((guess - truth).square().sum())
+        estimators[name] = EstimatorSums(error, _correct(node, guess, targets))
+    return InferenceRecord(
+        round=round_,
+        missing=count,
+        unanswered=count - int(answered.sum()),
+        missed=late,
+        variance=float((truth - node.moments.mean_section).square().sum()),
+        judged=count * len(targets),
+        present_correct=_correct(node, truth, targets),
+        estimators=estimators,
+    )
+
+
+def _correct(node: Node, sections: Tensor, targets: list[Tensor]) -> int:
+    assert node.probe is not None, "evaluation comes before inference"
+    predicted = node.probe.predict(sections)
+    return sum(int((p == y).sum()) for p, y in zip(predicted, targets, strict=True))
+
+
+def _duals(node: Node) -> list[AffineMap]:
+    """Q_ij of every incident edge: its closed form given only that neighbour, or as learned."""
+    chosen = node.config.inference
+    if chosen.dual_map == "fitted":
+        return [node.moments.ridge([position], chosen.ridge) for position in range(len(node.edges))]
+    return [(dual.weight.detach(), dual.offset.detach()) for dual in node.duals]

@@ -1,0 +1,127 @@
+"""A modality node: its data, its encoder, its outgoing maps, and its side of the edges.
+
+Nothing here knows of Ray, sockets or other nodes' objects. What a node does in a round stands in
+`training`, `evaluation` and `inference` as generators, called **programs**: a program sends
+through the node's endpoint, yields the addresses of the frames that it needs next, and is resumed
+with those that came. Whoever drives it (one loop over all nodes, or an actor per node) decides
+when; the results do not depend on it, since every reduction over neighbours goes by edge index.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sheafnet.config import Config
+from sheafnet.datasets.base import Dataset, Events, Split
+from sheafnet.network.channel import Address, Endpoint, Message
+from sheafnet.network.frame import Kind
+from sheafnet.nodes.encoders import build_encoder
+from sheafnet.nodes.optimizer import Optimizer
+from sheafnet.nodes.probe import LinearProbe
+from sheafnet.seeds import derive
+from sheafnet.sheaf.estimators import Moments
+from sheafnet.sheaf.maps import DualMap, RestrictionMap
+from sheafnet.topology import Topology
+
+Program = Generator[list[Address], dict[int, Message], None]
+"""Yields what it waits for; is sent what came, by edge index."""
+
+FloatArray = npt.NDArray[np.float32]
+
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Events as a node represents them: sections (n, d_i) and the labels (n,) of each task."""
+
+    section: Tensor
+    labels: list[Tensor]
+
+
+class Node:
+    """One sensor of the network.
+
+    Args:
+        config: of the run.
+        topology: of the run.
+        index: which node this is.
+        dataset: opened for this run.
+        endpoint: this node's side of its edges.
+    """
+
+    def __init__(
+        self, config: Config, topology: Topology, index: int, dataset: Dataset, endpoint: Endpoint
+    ) -> None:
+        self.config = config
+        self.topology = topology
+        self.spec = topology.nodes[index]
+        self.edges = topology.incident(index)
+        self.dataset = dataset
+        self.endpoint = endpoint
+        self.probe: LinearProbe | None = None
+        """The downstream heads, trained by the evaluation."""
+        self._source = dataset.source(index)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed("encoder"))
+            self.encoder = build_encoder(
+                self.spec.encoder, self._source.shape, self.spec.dim, self.spec.id
+            )
+        generator = self.generator("maps")
+        self.restrictions = [RestrictionMap(self.spec.dim, e.dim, generator) for e in self.edges]
+        self.duals = [DualMap(restriction) for restriction in self.restrictions]
+        modules = (self.encoder, *self.restrictions, *self.duals)
+        self.optimizer = Optimizer([p for m in modules for p in m.parameters()], config.training)
+        self.moments = Moments(self.spec.dim, [edge.dim for edge in self.edges])
+
+    def sections(self, split: Split, events: Events) -> Tensor:
+        """The sections h_i = f_i(x_i) of `events`, with their graph: (n, d_i)."""
+        encoded: Tensor = self.encoder(torch.from_numpy(self._source.samples(split, events)))
+        return encoded
+
+    @torch.no_grad()
+    def labelled(self, split: Split, events: Events) -> Labelled:
+        """Sections without their graph, and labels, of `events`."""
+        chunks = [events[k : k + _CHUNK] for k in range(0, len(events), _CHUNK)]
+        section = torch.cat([self.sections(split, chunk) for chunk in chunks])
+        tasks = self.edges if self.dataset.labels_per_edge else self.edges[:1]
+        labels = [
+            torch.from_numpy(self._source.labels(split, events, edge.index)) for edge in tasks
+        ]
+        return Labelled(section, labels)
+
+    def task(self, position: int) -> int:
+        """Which task the labels of the edge at `position` are."""
+        return position if self.dataset.labels_per_edge else 0
+
+    @torch.no_grad()
+    def project(self, section: Tensor) -> list[Tensor]:
+        """p_i = P_ij h_i for every incident edge: (n, d_ij) each, without graph."""
+        return [restriction(section) for restriction in self.restrictions]
+
+    def every(self, kind: Kind, round_: int) -> list[Address]:
+        """The addresses of one frame of `kind` from every neighbour."""
+        return [(edge.index, kind, round_) for edge in self.edges]
+
+    def generator(self, *names: str | int) -> torch.Generator:
+        """A torch generator of this node's own, by name."""
+        generator = torch.Generator()
+        generator.manual_seed(self._seed(*names))
+        return generator
+
+    def parameters(self) -> dict[str, FloatArray]:
+        """Every parameter by name: ``encoder.*``, ``restriction.<edge>``, ``dual.<edge>.*``."""
+        named = {f"encoder.{name}": p for name, p in self.encoder.named_parameters()}
+        for edge, restriction, dual in zip(self.edges, self.restrictions, self.duals, strict=True):
+            name = self.topology.edge_name(edge.index)
+            named[f"restriction.{name}"] = restriction.weight
+            named[f"dual.{name}.weight"] = dual.weight
+            named[f"dual.{name}.offset"] = dual.offset
+        return {name: p.detach().numpy() for name, p in named.items()}
+
+    def _seed(self, *names: str | int) -> int:
+        return derive(self.config.run.seed, *names, "node", self.spec.index) % (1 << 63)

@@ -1,0 +1,149 @@
+"""The coordinator: hands out stretches of rounds, collects reports, keeps the books.
+
+A plain class without Ray or torch. Each `step` runs one stretch on all hosts, settles the byte
+ledger, and appends to the run directory what the nodes measured. It is in no node's way inside a
+stretch and never sees a sample, an embedding or a projection.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sheafnet.network.frame import Phase
+from sheafnet.network.ledger import Account, Line
+from sheafnet.runtime.figures import Costs, summarize
+from sheafnet.runtime.measurements import Measurements
+from sheafnet.runtime.plan import Plan, Stretch
+from sheafnet.runtime.pool import HostPool
+from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.runtime.summary import Summary
+
+if TYPE_CHECKING:
+    from sheafnet.runtime.host import Report
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known after a stretch."""
+
+    phase: Phase
+    done: int
+    """Rounds of this phase that are finished."""
+    total: int
+    loss: float | None
+    energy: float | None
+    bytes_total: int
+    """Sent since the start of the run."""
+
+
+class Coordinator:
+    """Runs a plan on a pool of hosts.
+
+    Args:
+        plan: of the run.
+        pool: its hosts, not yet started.
+        directory: where it logs.
+    """
+
+    def __init__(self, plan: Plan, pool: HostPool, directory: RunDirectory) -> None:
+        self._plan = plan
+        self._pool = pool
+        self._directory = directory
+        self._stretches = plan.stretches()
+        self._account = Account()
+        self._measured = Measurements(plan)
+        self._costs = Costs()
+
+    def start(self) -> None:
+        """Start the hosts.
+
+        Raises:
+            ActorError: a host could not be made.
+        """
+        self._costs.actors = self._pool.start()
+
+    def step(self) -> Progress | None:
+        """Run the next stretch; None when the plan is done and every byte is accounted for.
+
+        Raises:
+            DivergenceError: a loss or projection became NaN or infinite. Rounds that all nodes
+                finished are logged.
+            AccountingError: the bytes do not balance.
+            NetworkError: a host failed.
+        """
+        stretch = next(self._stretches, None)
+        if stretch is None:
+            self._log_ledger(self._account.close())
+            return None
+        begin = time.perf_counter()
+        reports = self._pool.run(stretch)
+        self._costs.seconds[stretch.phase] += time.perf_counter() - begin
+        self._take(stretch, reports)
+        for report in reports:
+            if report.failure is not None:
+                raise report.failure
+        last = self._measured.last_train
+        return Progress(
+            phase=stretch.phase,
+            done=stretch.first + stretch.rounds,
+            total=self._plan.rounds(stretch.phase),
+            loss=last.get("loss"),
+            energy=last.get("energy"),
+            bytes_total=sum(count.total for count in self._account.totals.values()),
+        )
+
+    def finish(self, startup_s: float, wall_s: float) -> Summary:
+        """Save every node's parameters, aggregate the figures, write the summary."""
+        parameters = self._pool.parameters()
+        for index in sorted(parameters):
+            node = self._plan.topology.nodes[index].id
+            self._directory.write_parameters(node, parameters[index])
+        self._costs.startup_s, self._costs.wall_s = startup_s, wall_s
+        summary = summarize(self._plan, self._account, self._measured, self._costs, parameters)
+        self._directory.write_summary(summary.model_dump(mode="json"))
+        return summary
+
+    def close(self) -> None:
+        """Let the hosts go."""
+        self._pool.close()
+
+    def _take(self, stretch: Stretch, reports: "list[Report]") -> None:
+        for report in reports:
+            self._account.post(report.ledger)
+        self._costs.memory_mb = [report.memory_mb for report in reports]
+        self._costs.rejected = sum(report.rejected for report in reports)
+        settled = list(self._account.settle())
+        self._log_ledger(settled)
+        sent: dict[int, int] = defaultdict(int)
+        for line in settled:
+            sent[line.key.round] += line.of("sent").total
+        records = {n: r for report in reports for n, r in sorted(report.records.items())}
+        if stretch.phase == "train":
+            lines = self._measured.add_training({n: r.train for n, r in records.items()})
+        elif stretch.phase == "evaluation":
+            lines = self._measured.add_evaluation({n: r.evaluation for n, r in records.items()})
+        else:
+            lines = self._measured.add_inference({n: r.inference for n, r in records.items()})
+        self._directory.append("rounds", (line | {"bytes": sent[line["round"]]} for line in lines))
+
+    def _log_ledger(self, lines: Iterable[Line]) -> None:
+        arrow = self._plan.topology.arrow
+        self._directory.append(
+            "ledger",
+            (
+                {
+                    "phase": line.key.phase,
+                    "round": line.key.round,
+                    "edge": arrow(line.key.edge, line.key.direction),
+                    **{fate: _numbers(count.numbers()) for fate, count in line.fates.items()},
+                }
+                for line in lines
+            ),
+        )
+
+
+def _numbers(numbers: tuple[int, int, int, int]) -> Mapping[str, Any]:
+    names = ("messages", "payload_bytes", "framing_bytes", "control_bytes")
+    return dict(zip(names, numbers, strict=True))

@@ -1,0 +1,236 @@
+"""From what was measured and counted to the figures of the summary."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sheafnet.network.frame import Phase
+from sheafnet.network.ledger import Account, Count
+from sheafnet.nodes.records import EdgeScores, EvaluationRecord
+from sheafnet.runtime.measurements import Measurements, inference_totals, mean, number
+from sheafnet.runtime.plan import Plan
+from sheafnet.runtime.pool import Parameters
+from sheafnet.runtime.summary import (
+    Alignment,
+    Bytes,
+    Chance,
+    Communication,
+    EdgeAlignment,
+    Estimate,
+    InferenceTraffic,
+    Memory,
+    Missing,
+    NodeAlignment,
+    NodeMissing,
+    SheafFigures,
+    Summary,
+    Timing,
+    Traffic,
+)
+from sheafnet.sheaf.cellular import Sheaf
+
+_DENSE_LIMIT = 2048
+"""Largest sum of stalk dimensions whose Laplacian is diagonalized."""
+
+
+@dataclass
+class Costs:
+    """What the run took, beside bytes."""
+
+    actors: int = 0
+    seconds: dict[Phase, float] = field(default_factory=lambda: defaultdict(float))
+    memory_mb: list[float] = field(default_factory=list)
+    rejected: int = 0
+    startup_s: float = 0.0
+    wall_s: float = 0.0
+
+
+def summarize(
+    plan: Plan, account: Account, measured: Measurements, costs: Costs, parameters: Parameters
+) -> Summary:
+    """The summary of a finished run."""
+    config, topology = plan.config, plan.topology
+    missing = _missing(plan, measured)
+    traffic = _traffic(plan, account, "inference")
+    inference = InferenceTraffic(
+        **traffic,
+        inferred_samples=missing.missing,
+        bytes_per_inferred_sample=(
+            traffic["bytes_total"] / missing.missing if missing.missing else None
+        ),
+    )
+    return Summary(
+        topology=topology.name,
+        dataset=config.dataset.name,
+        method=config.method,
+        backend=config.run.backend,
+        nodes=len(topology.nodes),
+        edges=len(topology.edges),
+        rounds=config.training.rounds,
+        seed=config.run.seed,
+        actors=costs.actors,
+        communication=Communication(
+            train=Traffic(**_traffic(plan, account, "train")),
+            evaluation=Traffic(**_traffic(plan, account, "evaluation")),
+            inference=inference,
+            lost_messages=account.lost,
+            rejected_frames=costs.rejected,
+        ),
+        alignment=_alignment(plan, measured.evaluation),
+        missing=missing,
+        sheaf=_sheaf(plan, measured, parameters),
+        timing=Timing(
+            startup_s=round(costs.startup_s, 3),
+            train_round_ms=_per_round(costs, plan, "train"),
+            evaluation_s=round(costs.seconds["evaluation"], 3),
+            inference_round_ms=_per_round(costs, plan, "inference"),
+            wall_s=round(costs.wall_s, 3),
+        ),
+        memory=Memory(
+            actor_mb=round(mean(costs.memory_mb), 1),
+            actor_mb_max=round(max(costs.memory_mb), 1),
+            per_actor=[round(mb, 1) for mb in costs.memory_mb],
+        ),
+    )
+
+
+def _per_round(costs: Costs, plan: Plan, phase: Phase) -> float | None:
+    rounds = plan.rounds(phase)
+    return round(1000 * costs.seconds[phase] / rounds, 3) if rounds else None
+
+
+def _traffic(plan: Plan, account: Account, phase: Phase) -> dict[str, Any]:
+    topology, floors = plan.topology, plan.floor(phase)
+    per_edge: dict[str, Bytes] = {}
+    whole, whole_floor = Count(), 0
+    nodes: dict[int, tuple[Count, list[int]]] = {n.index: (Count(), []) for n in topology.nodes}
+    for (edge, direction), floor in floors.items():
+        count = account.totals.get((phase, edge, direction), Count())
+        per_edge[topology.arrow(edge, direction)] = _bytes(count, floor)
+        total, node_floors = nodes[topology.edges[edge].sender(direction)]
+        total.add(count)
+        node_floors.append(floor)
+        whole.add(count)
+        whole_floor += floor
+    rounds = plan.rounds(phase)
+    return {
+        **_bytes(whole, whole_floor).model_dump(),
+        "rounds": rounds,
+        "bytes_per_round": whole.total / rounds if rounds else None,
+        "overhead_percent": (
+            number((whole.total / whole_floor - 1) * 100) if whole_floor else None
+        ),
+        "per_edge": per_edge,
+        "per_node": {
+            topology.nodes[index].id: _bytes(count, sum(node_floors))
+            for index, (count, node_floors) in nodes.items()
+        },
+    }
+
+
+def _bytes(count: Count, floor: int) -> Bytes:
+    return Bytes(
+        messages=count.messages,
+        payload_bytes=count.payload,
+        framing_bytes=count.framing,
+        control_bytes=count.control,
+        bytes_total=count.total,
+        floor_bytes=floor,
+    )
+
+
+def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment:
+    topology = plan.topology
+    per_edge: dict[str, EdgeAlignment] = {}
+    per_node: dict[str, NodeAlignment] = {}
+    for index, record in sorted(records.items()):
+        for score in record.scores:
+            direction = topology.edges[score.edge].direction(index)
+            name = topology.arrow(score.edge, direction)
+            per_edge[name] = EdgeAlignment(**_mean_scores([score]))
+        per_node[topology.nodes[index].id] = NodeAlignment(
+            **_mean_scores(record.scores), probe_accuracy=record.probe
+        )
+    nodes = list(per_node.values())
+    return Alignment(
+        recall_at_1=mean(e.recall_at_1 for e in per_edge.values()),
+        recall_at_5=mean(e.recall_at_5 for e in per_edge.values()),
+        recall_at_10=mean(e.recall_at_10 for e in per_edge.values()),
+        zero_shot_accuracy=mean(n.zero_shot_accuracy for n in nodes),
+        few_shot_accuracy={
+            shots: mean(n.few_shot_accuracy[shots] for n in nodes)
+            for shots in nodes[0].few_shot_accuracy
+        },
+        probe_accuracy=mean(n.probe_accuracy for n in nodes),
+        gallery=plan.gallery,
+        chance=Chance(
+            recall_at_1=1 / plan.gallery,
+            recall_at_5=min(1.0, 5 / plan.gallery),
+            recall_at_10=min(1.0, 10 / plan.gallery),
+            accuracy=1 / plan.dataset.classes,
+        ),
+        per_edge=per_edge,
+        per_node=per_node,
+    )
+
+
+def _mean_scores(scores: Iterable[EdgeScores]) -> dict[str, Any]:
+    found = list(scores)
+    return {
+        "recall_at_1": mean(s.recall[1] for s in found),
+        "recall_at_5": mean(s.recall[5] for s in found),
+        "recall_at_10": mean(s.recall[10] for s in found),
+        "zero_shot_accuracy": mean(s.zero_shot for s in found),
+        "few_shot_accuracy": {
+            str(shots): mean(s.few_shot[shots] for s in found) for shots in found[0].few_shot
+        },
+    }
+
+
+def _missing(plan: Plan, measured: Measurements) -> Missing:
+    per_node = {}
+    for index, records in sorted(measured.inference.items()):
+        totals = inference_totals(records)
+        del totals["missed"]
+        per_node[plan.topology.nodes[index].id] = NodeMissing(**totals)
+    judged = [node for node in per_node.values() if node.missing]
+    names = judged[0].estimators if judged else {}
+    return Missing(
+        estimator=plan.config.inference.estimator,
+        missing=sum(node.missing for node in judged),
+        unanswered=sum(node.unanswered for node in judged),
+        accuracy_all_present=_mean_known(node.accuracy_all_present for node in judged),
+        estimators={
+            name: Estimate(
+                nmse=_mean_known(node.estimators[name].nmse for node in judged),
+                accuracy=_mean_known(node.estimators[name].accuracy for node in judged),
+            )
+            for name in names
+        },
+        per_node=per_node,
+    )
+
+
+def _mean_known(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return mean(found) if found else None
+
+
+def _sheaf(plan: Plan, measured: Measurements, parameters: Parameters) -> SheafFigures:
+    topology = plan.topology
+    dimension = sum(node.dim for node in topology.nodes)
+    spectrum = None
+    if dimension <= _DENSE_LIMIT:
+        maps = {
+            (index, edge.index): parameters[index][f"restriction.{topology.edge_name(edge.index)}"]
+            for index in parameters
+            for edge in topology.incident(index)
+        }
+        spectrum = Sheaf(topology, maps).spectrum()
+    return SheafFigures(
+        stalk_dimension=dimension,
+        global_sections=spectrum.global_sections if spectrum else None,
+        spectral_gap=number(spectrum.gap) if spectrum else None,
+        consistency_energy=measured.last_train.get("energy"),
+    )

@@ -1,0 +1,184 @@
+"""Drives the nodes of one process through a stretch of rounds.
+
+Every node is a program that runs until it needs a frame that is not there. The host advances
+whichever node can go on, delivers what arrives from other processes, and lets a wait end at its
+deadline. It holds no state of the method and decides nothing that a result depends on.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import psutil
+import torch
+
+from sheafnet.errors import SheafnetError
+from sheafnet.network.channel import Address, Endpoint, Switchboard
+from sheafnet.network.ledger import Entry
+from sheafnet.network.sockets import SocketHub
+from sheafnet.nodes.evaluation import evaluate
+from sheafnet.nodes.inference import infer
+from sheafnet.nodes.node import FloatArray, Node, Program
+from sheafnet.nodes.records import EvaluationRecord, InferenceRecord, TrainRecord
+from sheafnet.nodes.training import train
+from sheafnet.runtime.plan import Plan, Stretch
+
+_LONGEST_POLL_S = 0.2
+"""How soon a waiting host notices that it is to stop."""
+
+
+@dataclass
+class NodeRecords:
+    """The records of one node in a stretch."""
+
+    train: list[TrainRecord] = field(default_factory=list)
+    evaluation: list[EvaluationRecord] = field(default_factory=list)
+    inference: list[InferenceRecord] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """What a host tells the coordinator after a stretch."""
+
+    records: dict[int, NodeRecords]
+    ledger: list[Entry]
+    rejected: int
+    """Frames refused so far."""
+    rejections: list[str]
+    wall_s: float
+    wait_s: float
+    """Time in which no node of this host could go on."""
+    memory_mb: float
+    """Memory that belongs to this process alone."""
+    failure: SheafnetError | None = None
+
+
+@dataclass
+class _Waiting:
+    program: Program
+    addresses: list[Address] | None = None
+    """None before the program has started."""
+    deadline: float = math.inf
+
+
+class Host:
+    """Some nodes of the network in one process.
+
+    Args:
+        plan: of the run.
+        run: name of the run, which its frames are tagged with.
+        nodes: indices of the nodes that live here.
+        hub: sockets to the other hosts; None where all nodes live here.
+    """
+
+    def __init__(
+        self, plan: Plan, run: str, nodes: Sequence[int], hub: SocketHub | None = None
+    ) -> None:
+        torch.set_num_threads(1)
+        self._plan = plan
+        self._hub = hub
+        self._board = Switchboard(plan.topology, hub)
+        self._endpoints: dict[int, Endpoint] = {}
+        self._nodes: dict[int, Node] = {}
+        self._stop = threading.Event()
+        limits = plan.limits(run)
+        for index in nodes:
+            endpoint = Endpoint(plan.topology, index, limits, self._board)
+            self._board.attach(endpoint)
+            self._endpoints[index] = endpoint
+            self._nodes[index] = Node(plan.config, plan.topology, index, plan.dataset, endpoint)
+
+    def abort(self) -> None:
+        """Make a running stretch end at its next wait; may be called from another thread."""
+        self._stop.set()
+
+    def run(self, stretch: Stretch) -> Report:
+        """Run `stretch` on all nodes here; a failure comes back in the report."""
+        torch.set_num_threads(1)  # the number is a property of the calling thread
+        records = {index: NodeRecords() for index in self._nodes}
+        programs = {
+            index: self._program(node, stretch, records[index])
+            for index, node in self._nodes.items()
+        }
+        start = time.perf_counter()
+        failure, waited = None, 0.0
+        try:
+            waited = self._drive(programs)
+        except SheafnetError as error:
+            failure = error
+        finally:
+            for program in programs.values():
+                program.close()
+        return Report(
+            records=records,
+            ledger=self._board.drain(),
+            rejected=self._board.rejected,
+            rejections=[str(error) for error in self._board.rejections],
+            wall_s=time.perf_counter() - start,
+            wait_s=waited,
+            memory_mb=psutil.Process().memory_full_info().uss / 2**20,
+            failure=failure,
+        )
+
+    def parameters(self) -> dict[int, dict[str, FloatArray]]:
+        """Every parameter of every node here."""
+        return {index: node.parameters() for index, node in self._nodes.items()}
+
+    def _program(self, node: Node, stretch: Stretch, records: NodeRecords) -> Program:
+        for round_ in range(stretch.first, stretch.first + stretch.rounds):
+            if stretch.phase == "train":
+                yield from train(node, round_, records.train)
+            elif stretch.phase == "evaluation":
+                yield from evaluate(node, round_, records.evaluation)
+            else:
+                yield from infer(node, round_, records.inference)
+
+    def _drive(self, programs: dict[int, Program]) -> float:
+        """Advance all programs to their end; returns the seconds spent waiting."""
+        waiting = {index: _Waiting(program) for index, program in programs.items()}
+        ready = deque(programs)
+        waited = 0.0
+        while waiting and not self._stop.is_set():
+            while ready and not self._stop.is_set():
+                index = ready.popleft()
+                wait = waiting.get(index)
+                if wait is not None and self._endpoints[index].arrived(wait.addresses or ()):
+                    self._advance(index, waiting)
+                    ready.append(index)
+                ready.extend(self._board.touched)
+                self._board.touched.clear()
+            if waiting:
+                waited += self._wait(waiting)
+                ready.extend(self._board.touched)
+                self._board.touched.clear()
+                now = time.monotonic()
+                for index in [k for k, wait in waiting.items() if wait.deadline <= now]:
+                    self._advance(index, waiting)
+                    ready.append(index)
+        return waited
+
+    def _advance(self, index: int, waiting: dict[int, _Waiting]) -> None:
+        """Resume a node with what has come for it, up to its next wait or its end."""
+        wait = waiting.pop(index)
+        mail = None if wait.addresses is None else self._endpoints[index].take(wait.addresses)
+        try:
+            wait.addresses = wait.program.send(mail)  # type: ignore[arg-type]  # None starts it
+        except StopIteration:
+            return
+        wait.deadline = time.monotonic() + self._plan.config.run.deadline_s
+        waiting[index] = wait
+
+    def _wait(self, waiting: dict[int, _Waiting]) -> float:
+        """Wait for frames from outside until the next deadline; returns the seconds it took."""
+        start = time.monotonic()
+        left = min(wait.deadline for wait in waiting.values()) - start
+        timeout = max(0.0, min(left, _LONGEST_POLL_S))
+        if self._hub is None:
+            time.sleep(timeout)
+        else:
+            for buffer in self._hub.receive(timeout):
+                self._board.deliver(buffer)
+        return time.monotonic() - start

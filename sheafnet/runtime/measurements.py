@@ -1,0 +1,144 @@
+"""Node records brought together by round: the lines of rounds.jsonl."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sheafnet.nodes.records import (
+    EstimatorSums,
+    EvaluationRecord,
+    InferenceRecord,
+    TrainRecord,
+)
+from sheafnet.runtime.plan import Plan
+
+Line = dict[str, Any]
+
+
+class Measurements:
+    """Everything that the nodes measured so far."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.evaluation: dict[int, EvaluationRecord] = {}
+        self.inference: dict[int, list[InferenceRecord]] = defaultdict(list)
+        self.last_train: Line = {}
+        """The newest training line."""
+
+    def add_training(self, records: Mapping[int, Sequence[TrainRecord]]) -> list[Line]:
+        """A line per round that every node finished."""
+        complete = min((len(found) for found in records.values()), default=0)
+        lines = [
+            self._train_line({node: found[k] for node, found in records.items()})
+            for k in range(complete)
+        ]
+        if lines:
+            self.last_train = lines[-1]
+        return lines
+
+    def add_evaluation(self, records: Mapping[int, Sequence[EvaluationRecord]]) -> list[Line]:
+        """A line, once every node is evaluated."""
+        self.evaluation = {node: found[0] for node, found in records.items() if found}
+        if len(self.evaluation) < len(records):
+            return []
+        scores = [s for record in self.evaluation.values() for s in record.scores]
+        return [
+            {
+                "phase": "evaluation",
+                "round": 0,
+                "recall_at_1": mean(s.recall[1] for s in scores),
+                "zero_shot_accuracy": mean(s.zero_shot for s in scores),
+                "probe_accuracy": mean(record.probe for record in self.evaluation.values()),
+            }
+        ]
+
+    def add_inference(self, records: Mapping[int, Sequence[InferenceRecord]]) -> list[Line]:
+        """A line per round that every node finished."""
+        for node, found in records.items():
+            self.inference[node] += found
+        complete = min((len(found) for found in records.values()), default=0)
+        return [
+            {
+                "phase": "inference",
+                "round": records[next(iter(records))][k].round,
+                **inference_totals([found[k] for found in records.values()]),
+            }
+            for k in range(complete)
+        ]
+
+    def _train_line(self, records: Mapping[int, TrainRecord]) -> Line:
+        """Both ends of an edge measure the same disagreement and contrast; the tail's counts."""
+        topology, training = self._plan.topology, self._plan.config.training
+        contrastive, reconstruction = [], []
+        energy = loss = 0.0
+        round_ = next(iter(records.values())).round
+        for edge in topology.edges:
+            ends = [(n, topology.incident(n).index(edge)) for n in (edge.tail, edge.head)]
+            tail, position = ends[0]
+            disagreement = records[tail].disagreement[position]
+            contrast = records[tail].contrastive[position]
+            rebuilt = sum(records[node].reconstruction[at] for node, at in ends)
+            energy += disagreement
+            contrastive.append(contrast)
+            reconstruction.append(rebuilt)
+            loss += (
+                training.sheaf_factor(round_, edge.dim) * disagreement
+                + training.contrastive_weight * contrast
+                + training.reconstruction_weight * rebuilt
+            )
+        gradient = math.sqrt(sum(record.gradient_square for record in records.values()))
+        return {
+            "phase": "train",
+            "round": round_,
+            "loss": number(loss),
+            "energy": number(energy),
+            "contrastive": number(mean(contrastive)),
+            "reconstruction": number(mean(reconstruction)),
+            "gradient_norm": number(gradient),
+            "missed": sum(record.missed for record in records.values()),
+            "contrastive_per_edge": [number(value) for value in contrastive],
+        }
+
+
+def inference_totals(records: Sequence[InferenceRecord]) -> Line:
+    """Sums of rows, and ratios of sums, over `records`: nmse and accuracy per estimator."""
+    missing = sum(r.missing for r in records)
+    variance = sum(r.variance for r in records)
+    judged = sum(r.judged for r in records)
+    names = records[0].estimators if records else {}
+    sums = {
+        name: EstimatorSums(
+            sum(r.estimators[name].square_error for r in records),
+            sum(r.estimators[name].correct for r in records),
+        )
+        for name in names
+    }
+    return {
+        "missing": missing,
+        "unanswered": sum(r.unanswered for r in records),
+        "missed": sum(r.missed for r in records),
+        "accuracy_all_present": _ratio(sum(r.present_correct for r in records), judged),
+        "estimators": {
+            name: {
+                "nmse": number(_ratio(total.square_error, variance)),
+                "accuracy": number(_ratio(total.correct, judged)),
+            }
+            for name, total in sums.items()
+        },
+    }
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean; NaN of nothing."""
+    found = list(values)
+    return sum(found) / len(found) if found else math.nan
+
+
+def number(value: float | None) -> float | None:
+    """`value` for JSON: seven significant digits, and null for what is not finite."""
+    return float(f"{value:.7g}") if value is not None and math.isfinite(value) else None
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,185 @@
+"""What a run will do, worked out and checked before anything starts.
+
+A `Plan` joins configuration, topology and data set, refuses what cannot work, cuts the run into
+stretches that the nodes run on their own, says what each edge may carry, and computes the analytic
+floor of bytes without looking at any message. It needs no torch, so that the command line and the
+coordinator start fast, and every process builds it anew from the configuration.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sheafnet.config import Config, nearest
+from sheafnet.datasets import open_dataset
+from sheafnet.datasets.base import Dataset
+from sheafnet.errors import ConfigError
+from sheafnet.network.channel import Limits
+from sheafnet.network.frame import Kind, Phase, run_tag
+from sheafnet.network.payload import WireDtype, payload_bytes
+from sheafnet.nodes.encoders import check_encoder
+from sheafnet.nodes.missing import missing_rows
+from sheafnet.seeds import derive
+from sheafnet.topology import Topology, build_topology
+
+RowsOf = Callable[[int, int], list[int]]
+"""Rows of each tensor that a directed edge (edge, direction) moves."""
+
+LITERAL_NODES = 8
+"""Up to this many nodes ``nodes_per_actor: auto`` gives every node its own actor."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Rounds `first` to `first + rounds - 1` of a phase, run without the coordinator."""
+
+    phase: Phase
+    first: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run."""
+
+    config: Config
+    topology: Topology
+    dataset: Dataset
+
+    @classmethod
+    def open(cls, config: Config) -> "Plan":
+        """Check `config` as a whole.
+
+        Raises:
+            ConfigError: graph, encoder, modality or sizes do not fit together.
+            DatasetError: the data set is unknown or its files cannot be used.
+        """
+        topology = build_topology(config)
+        dataset = open_dataset(config, topology)
+        for node in topology.nodes:
+            check_encoder(node.encoder, dataset.source(node.index).shape, node.id)
+        _check_rows(config, dataset)
+        known = [node.id for node in topology.nodes]
+        for name in config.inference.missing_nodes or ():
+            if name not in known:
+                raise ConfigError(
+                    f"inference.missing_nodes: no node is called {name!r}. {nearest(name, known)}"
+                )
+        return cls(config, topology, dataset)
+
+    def stretches(self) -> Iterator[Stretch]:
+        """The run in order: training, one round of evaluation, inference."""
+        size = self.config.run.stretch
+        for first in range(0, self.config.training.rounds, size):
+            yield Stretch("train", first, min(size, self.config.training.rounds - first))
+        yield Stretch("evaluation", 0, 1)
+        for first in range(0, self.config.inference.rounds, size):
+            yield Stretch("inference", first, min(size, self.config.inference.rounds - first))
+
+    def rounds(self, phase: Phase) -> int:
+        """Rounds of `phase` in the whole run."""
+        return sum(s.rounds for s in self.stretches() if s.phase == phase)
+
+    @property
+    def gallery(self) -> int:
+        """Events judged in the evaluation."""
+        size = self.dataset.size(self.config.evaluation.split)
+        assert size is not None, "validation and test splits are finite"
+        chosen = self.config.evaluation.gallery
+        return size if chosen == "all" else min(size, chosen)
+
+    def limits(self, run: str) -> Limits:
+        """What every edge may carry in the run called `run`."""
+        training, inference = self.config.training, self.config.inference
+        rows = {
+            Kind.PROJECTION: training.batch_size,
+            Kind.GALLERY: self.gallery,
+            Kind.PROTOTYPES: self.dataset.classes,
+            Kind.REQUEST: inference.batch_size,
+            Kind.ANSWER: inference.batch_size,
+        }
+        if training.exchange_gradients:
+            rows[Kind.GRADIENT] = training.batch_size
+        train, infer = WireDtype.named(training.wire_dtype), WireDtype.named(inference.wire_dtype)
+        dtypes = {kind: infer if kind.phase == "inference" else train for kind in rows}
+        return Limits(run_tag(derive(self.config.run.seed, "run", run)), rows, dtypes)
+
+    def floor(self, phase: Phase) -> dict[tuple[int, int], int]:
+        """Fewest payload bytes that `phase` can take, per (edge, direction).
+
+        rows x d_ij x itemsize of every tensor that the method has to move; computed from the
+        plan alone. Evaluation counts prototypes of every class.
+        """
+        rows = self._rows_moved(phase)
+        config = self.config
+        name = (config.inference if phase == "inference" else config.training).wire_dtype
+        dtype = WireDtype.named(name)
+        return {
+            (edge.index, direction): sum(
+                payload_bytes(dtype, count, edge.dim) for count in rows(edge.index, direction)
+            )
+            for edge in self.topology.edges
+            for direction in (0, 1)
+        }
+
+    def _rows_moved(self, phase: Phase) -> RowsOf:
+        config = self.config
+        if phase == "train":
+            kinds = 2 if config.training.exchange_gradients else 1
+            moved = [config.training.batch_size] * (config.training.rounds * kinds)
+            return lambda edge, direction: moved
+        if phase == "evaluation":
+            return lambda edge, direction: [self.gallery, self.dataset.classes]
+        masks = [
+            np.stack(
+                [
+                    missing_rows(config.inference, config.run.seed, node, round_)
+                    for round_ in range(config.inference.rounds)
+                ]
+            )
+            if config.inference.rounds
+            else np.zeros((0, config.inference.batch_size), dtype=bool)
+            for node in self.topology.nodes
+        ]
+
+        def answered(edge: int, direction: int) -> list[int]:
+            sender = self.topology.edges[edge].sender(direction)
+            receiver = self.topology.edges[edge].other(sender)
+            counts: list[int] = (masks[receiver] & ~masks[sender]).sum(axis=1).tolist()
+            return counts
+
+        return answered
+
+    def placement(self, cores: int | None = None) -> list[list[int]]:
+        """Which nodes share an actor: consecutive ones, so that neighbours mostly do.
+
+        ``auto`` is one node an actor for small networks and one actor per core for larger ones.
+        """
+        count = len(self.topology.nodes)
+        chosen = self.config.run.nodes_per_actor
+        if chosen == "auto":
+            hosts = cores or os.cpu_count() or 1
+            chosen = 1 if count <= LITERAL_NODES else -(-count // hosts)
+        return [list(range(k, min(k + chosen, count))) for k in range(0, count, chosen)]
+
+
+def _check_rows(config: Config, dataset: Dataset) -> None:
+    have = dataset.distinct("train")
+    if config.training.batch_size > have:
+        raise ConfigError(
+            f"training.batch_size = {config.training.batch_size}: the data set has {have} "
+            f"training events; choose at most {have}."
+        )
+    size = dataset.size(config.evaluation.split) or 0
+    if config.inference.batch_size > size:
+        raise ConfigError(
+            f"inference.batch_size = {config.inference.batch_size}: the {config.evaluation.split} "
+            f"split has {size} events; choose at most {size}."
+        )
+    if size < 2:
+        raise ConfigError(
+            f"evaluation.split = {config.evaluation.split!r}: it has {size} events; retrieval "
+            "needs at least 2."
+        )

@@ -1,0 +1,343 @@
+"""The network as Ray actors. The only module that imports ray.
+
+Ray places, starts and supervises; it carries control, never a projection. One actor is the
+coordinator; it makes the host actors, which exchange frames over ZeroMQ among themselves. Since
+the coordinator owns the hosts, they end with it, and it ends with the driver.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sheafnet.config import Config
+from sheafnet.errors import ActorError, ClusterError, DeadlineError, SheafnetError
+from sheafnet.network.sockets import SocketAddress, SocketHub
+from sheafnet.runtime.coordinator import Coordinator, Progress
+from sheafnet.runtime.plan import Plan, Stretch
+from sheafnet.runtime.pool import Parameters
+from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.runtime.summary import Summary
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "64")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+if TYPE_CHECKING:
+    from sheafnet.runtime.host import Report
+
+_START_DEADLINE_S = 180.0
+_CONNECT_DEADLINE_S = 5.0
+_OBJECT_STORE_BYTES = 100 * 2**20
+
+
+class HostProcess:
+    """The actor around a `Host`: some nodes of the network and their sockets."""
+
+    def __init__(self, config: Config, run: str, placement: Sequence[Sequence[int]], at: int):
+        from sheafnet.runtime.host import Host
+
+        self._plan = Plan.open(config)
+        self._placement = placement
+        self._at = at
+        self._host_of = {node: k for k, nodes in enumerate(placement) for node in nodes}
+        self._run_name = run
+        self._host_type = Host
+
+    def listen(self, bind: str) -> SocketAddress:
+        """Open the socket for what arrives; returns where it listens."""
+        if bind.startswith("tcp://"):
+            bind = f"tcp://{ray.util.get_node_ip_address()}"
+        self._hub = SocketHub(bind, self._host_of)
+        return self._hub.address
+
+    def connect(self, addresses: Sequence[SocketAddress]) -> None:
+        """Connect to the hosts of all neighbours, and make the nodes."""
+        own = self._placement[self._at]
+        topology = self._plan.topology
+        neighbours = {self._host_of[e.other(n)] for n in own for e in topology.incident(n)}
+        self._hub.connect({k: addresses[k] for k in sorted(neighbours - {self._at})})
+        self._host = self._host_type(self._plan, self._run_name, own, self._hub)
+
+    def run(self, stretch: Stretch) -> "Report":
+        """Run `stretch` on the nodes here."""
+        return self._host.run(stretch)
+
+    def abort(self) -> None:
+        """Make the running stretch end; called while `run` is under way."""
+        self._host.abort()
+
+    def parameters(self) -> Parameters:
+        """The parameters of the nodes here."""
+        return self._host.parameters()
+
+
+class RayPool:
+    """Host actors, made and supervised by the coordinator actor.
+
+    Args:
+        plan: of the run.
+        run: its name.
+        socket_folder: for Unix sockets; None for TCP.
+    """
+
+    def __init__(self, plan: Plan, run: str, socket_folder: str | None) -> None:
+        self._plan = plan
+        self._run = run
+        self._folder = socket_folder
+        self._placement = plan.placement(int(ray.cluster_resources().get("CPU", 1)))
+        self._hosts: list[Any] = []
+
+    def start(self) -> int:
+        """Make all host actors and connect them."""
+        # Two threads: one runs a stretch while the other may abort it.
+        spread = ray.remote(HostProcess).options(
+            num_cpus=0, max_concurrency=2, scheduling_strategy="SPREAD"
+        )
+        config = self._plan.config
+        self._hosts = [
+            spread.remote(config, self._run, self._placement, k)
+            for k in range(len(self._placement))
+        ]
+        binds = [
+            f"ipc://{self._folder}/{k}" if self._folder else "tcp://"
+            for k in range(len(self._hosts))
+        ]
+        addresses = self._gather(
+            [h.listen.remote(b) for h, b in zip(self._hosts, binds, strict=True)],
+            _START_DEADLINE_S,
+            "start",
+        )
+        self._gather(
+            [h.connect.remote(addresses) for h in self._hosts], _START_DEADLINE_S, "connect"
+        )
+        return len(self._hosts)
+
+    def run(self, stretch: Stretch) -> "list[Report]":
+        """Run `stretch` everywhere; one failing host makes the others stop early."""
+        waits = 3 * stretch.rounds + 1
+        return self._gather(
+            [host.run.remote(stretch) for host in self._hosts],
+            waits * self._plan.config.run.deadline_s,
+            f"report {stretch.phase} rounds {stretch.first}-{stretch.first + stretch.rounds - 1}",
+        )
+
+    def parameters(self) -> Parameters:
+        """The parameters of every node."""
+        parts = self._gather(
+            [host.parameters.remote() for host in self._hosts], _START_DEADLINE_S, "save"
+        )
+        return {index: values for part in parts for index, values in part.items()}
+
+    def close(self) -> None:
+        """Kill the host actors."""
+        for host in self._hosts:
+            ray.kill(host)
+        self._hosts = []
+
+    def _gather(self, calls: list[Any], deadline_s: float, what: str) -> list[Any]:
+        """The results of one call to every host, in order."""
+        end = time.monotonic() + deadline_s
+        results: dict[int, Any] = {}
+        pending = {call: k for k, call in enumerate(calls)}
+        while pending:
+            done, _ = ray.wait(list(pending), timeout=max(0.0, end - time.monotonic()))
+            if not done:
+                late = ", ".join(self._names(k) for k in pending.values())
+                raise DeadlineError(f"{late}: did not {what} within {deadline_s:.0f} s.")
+            at = pending.pop(done[0])
+            try:
+                results[at] = ray.get(done[0])
+            except (RayActorError, RayTaskError) as error:
+                raise self._translated(at, what, error) from None
+            if getattr(results[at], "failure", None) is not None:
+                for host in self._hosts:
+                    host.abort.remote()
+        return [results[k] for k in range(len(calls))]
+
+    def _translated(self, at: int, what: str, error: RayError) -> SheafnetError:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, SheafnetError):
+            return cause
+        if isinstance(error, RayTaskError):
+            return ActorError(f"{self._names(at)}: failed to {what}:\n{error}")
+        return ActorError(
+            f"{self._names(at)}: the actor process died before it could {what}. "
+            "Was it killed, or the machine out of memory? Raising --nodes-per-actor takes less."
+        )
+
+    def _names(self, at: int) -> str:
+        nodes = [self._plan.topology.nodes[k].id for k in self._placement[at]]
+        more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+        return f"actor {at} ({', '.join(nodes[:3])}{more})"
+
+
+class CoordinatorProcess:
+    """The actor around a `Coordinator`."""
+
+    def __init__(self, config: Config, run: str, directory: str, socket_folder: str | None) -> None:
+        from pathlib import Path
+
+        plan = Plan.open(config)
+        pool = RayPool(plan, run, socket_folder)
+        self._coordinator = Coordinator(plan, pool, RunDirectory(Path(directory)))
+
+    def start(self) -> None:
+        """Start the hosts."""
+        self._coordinator.start()
+
+    def step(self) -> Progress | None:
+        """Run the next stretch."""
+        return self._coordinator.step()
+
+    def finish(self, startup_s: float, wall_s: float) -> Summary:
+        """Aggregate and save."""
+        return self._coordinator.finish(startup_s, wall_s)
+
+    def close(self) -> None:
+        """End the hosts."""
+        self._coordinator.close()
+
+
+class RaySession:
+    """A run on Ray as the driver holds it: the same calls as a `Coordinator`.
+
+    Starts a private Ray on this machine, or joins the cluster at ``run.address``.
+    """
+
+    def __init__(self, plan: Plan, directory: RunDirectory) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._folder: str | None = None
+        self._coordinator: Any = None
+        self._ours = False
+
+    def start(self) -> None:
+        """Start or join Ray, then start coordinator and hosts.
+
+        Raises:
+            ClusterError: the address does not answer.
+            ActorError: an actor could not be made.
+        """
+        run = self._plan.config.run
+        if not ray.is_initialized():
+            self._ours = True
+            _join(run.address) if run.address else _start_private()
+        machines = [node for node in ray.nodes() if node["Alive"]]
+        transport = run.transport
+        if transport == "auto":
+            transport = "ipc" if len(machines) == 1 else "tcp"
+        if transport == "ipc":
+            self._folder = tempfile.mkdtemp(prefix="sheafnet-")
+        here = ray.get_runtime_context().get_node_id()
+        self._coordinator = (
+            ray.remote(CoordinatorProcess)
+            .options(
+                num_cpus=0,
+                scheduling_strategy=ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+                    here, soft=False
+                ),
+            )
+            .remote(
+                self._plan.config,
+                self._directory.path.name,
+                str(self._directory.path.resolve()),
+                self._folder,
+            )
+        )
+        self._call(self._coordinator.start.remote())
+
+    def step(self) -> Progress | None:
+        """Run the next stretch."""
+        progress: Progress | None = self._call(self._coordinator.step.remote())
+        return progress
+
+    def finish(self, startup_s: float, wall_s: float) -> Summary:
+        """Aggregate and save."""
+        summary: Summary = self._call(self._coordinator.finish.remote(startup_s, wall_s))
+        return summary
+
+    def close(self) -> None:
+        """End every actor; a Ray that was started here is stopped."""
+        with _uninterrupted():
+            if ray.is_initialized():
+                if self._coordinator is not None:
+                    with contextlib.suppress(RayError):
+                        ray.kill(self._coordinator)
+                if self._ours:
+                    ray.shutdown()
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _call(self, reference: Any) -> Any:
+        try:
+            return ray.get(reference)
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, SheafnetError):
+                raise cause from None
+            raise
+        except RayActorError:
+            raise ActorError(
+                "the coordinator's process died. Was it killed, or the machine out of memory? "
+                "What it had logged stays in the run directory."
+            ) from None
+
+
+def _start_private() -> None:
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=_OBJECT_STORE_BYTES,
+        )
+    except (RayError, OSError, RuntimeError, ConnectionError, ValueError) as error:
+        raise ActorError(f"Ray does not start on this machine: {error}") from None
+
+
+def _join(address: str) -> None:
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    if address != "auto":
+        host, separator, port = address.rpartition(":")
+        if not separator or not port.isdigit():
+            raise ClusterError(
+                f"--address {address}: must be host:port of a Ray head node (as `ray start --head` "
+                "prints it), or auto."
+            )
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_DEADLINE_S).close()
+        except (OSError, OverflowError) as error:
+            raise ClusterError(
+                f"--address {address}: nothing answers there ({error}). Is Ray running "
+                "(`ray status`), and is the port open?"
+            ) from None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (RayError, ConnectionError, RuntimeError, ValueError, GetTimeoutError) as error:
+        raise ClusterError(f"--address {address}: cannot join this Ray cluster: {error}") from None
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let a second Ctrl-C wait until everything is put away."""
+    import signal
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,187 @@
+"""The figures of a run: the schema of ``summary.json``, version 1, and how each is aggregated.
+
+Bytes are those that the nodes sent, as counted in the ledger. Means over edges are over directed
+edges (own projections as queries, neighbour's as gallery). Means over nodes weigh nodes equally,
+whatever their degree. A figure that could not be measured is null.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Figures(BaseModel):
+    """Base of the parts of a summary."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        serialize_by_alias=True,
+        protected_namespaces=(),
+    )
+
+
+class Bytes(Figures):
+    """What was sent; payload, framing and control are exclusive and add up to the total."""
+
+    messages: int = 0
+    payload_bytes: int = 0
+    """Tensors."""
+    framing_bytes: int = 0
+    """Headers, lengths and checksums of frames."""
+    control_bytes: int = 0
+    """Row masks: which rows are asked for or answered."""
+    bytes_total: int = 0
+    floor_bytes: int = 0
+    """rows x d_ij x itemsize of every tensor that the method has to move, from the plan."""
+
+
+class Traffic(Bytes):
+    """The bytes of one phase."""
+
+    rounds: int
+    bytes_per_round: float | None
+    overhead_percent: float | None
+    """(bytes_total / floor_bytes - 1) x 100."""
+    per_edge: dict[str, Bytes]
+    """By directed edge, ``sender->receiver``."""
+    per_node: dict[str, Bytes]
+    """What each node sent."""
+
+
+class InferenceTraffic(Traffic):
+    """The bytes of missing-modality inference."""
+
+    inferred_samples: int
+    """Missing (node, event) pairs."""
+    bytes_per_inferred_sample: float | None
+
+
+class Communication(Figures):
+    """All bytes between nodes, by phase."""
+
+    train: Traffic
+    evaluation: Traffic
+    inference: InferenceTraffic
+    lost_messages: int
+    rejected_frames: int
+
+
+class EdgeAlignment(Figures):
+    """Alignment in one direction of an edge, ``querying node->searched node``."""
+
+    recall_at_1: Share
+    recall_at_5: Share
+    recall_at_10: Share
+    zero_shot_accuracy: Share
+    few_shot_accuracy: dict[str, Share]
+
+
+class NodeAlignment(EdgeAlignment):
+    """Mean over a node's edges, and its linear probe."""
+
+    probe_accuracy: Share
+
+
+class Chance(Figures):
+    """What guessing scores."""
+
+    recall_at_1: Share
+    recall_at_5: Share
+    recall_at_10: Share
+    accuracy: Share
+
+
+class Alignment(NodeAlignment):
+    """Quality on events that training never saw: recall over directed edges, others over nodes."""
+
+    gallery: int
+    chance: Chance
+    per_edge: dict[str, EdgeAlignment]
+    per_node: dict[str, NodeAlignment]
+
+
+class Estimate(Figures):
+    """How good an estimator of missing sections is.
+
+    nmse = sum ||estimate - h||^2 / sum ||h - train mean||^2 over the missing rows, so the train
+    mean scores 1; accuracy is that of a linear head trained on true sections.
+    """
+
+    nmse: float | None
+    accuracy: Share | None
+
+
+class NodeMissing(Figures):
+    """Missing-modality inference at one node."""
+
+    missing: int
+    unanswered: int
+    accuracy_all_present: Share | None
+    """Accuracy of the head on the true sections of the same missing rows."""
+    estimators: dict[str, Estimate]
+
+
+class Missing(NodeMissing):
+    """Sums of rows, means of the other figures over the nodes that missed any."""
+
+    estimator: str
+    """The one that the network uses."""
+    per_node: dict[str, NodeMissing]
+
+
+class SheafFigures(Figures):
+    """The sheaf that the trained restriction maps make; null for very large networks."""
+
+    stalk_dimension: int
+    """Sum of all d_i."""
+    global_sections: int | None
+    """dim H^0 = dim ker L."""
+    spectral_gap: float | None
+    """Smallest eigenvalue of L above zero."""
+    consistency_energy: float | None
+    """sum over edges of mean_b ||p_i - p_j||^2 in the last training round."""
+
+
+class Timing(Figures):
+    """Wall-clock times; the only figures that two runs of one seed do not share."""
+
+    startup_s: float
+    train_round_ms: float | None
+    evaluation_s: float
+    inference_round_ms: float | None
+    wall_s: float
+
+
+class Memory(Figures):
+    """Unique memory of the processes that hold nodes."""
+
+    actor_mb: float
+    """Mean over those processes."""
+    actor_mb_max: float
+    per_actor: list[float]
+
+
+class Summary(Figures):
+    """A finished run."""
+
+    schema_: Annotated[int, Field(alias="schema")] = SCHEMA
+    topology: str
+    dataset: str
+    method: str
+    backend: str
+    nodes: int
+    edges: int
+    rounds: int
+    seed: int
+    actors: int
+    communication: Communication
+    alignment: Alignment
+    missing: Missing
+    sheaf: SheafFigures
+    timing: Timing
+    memory: Memory

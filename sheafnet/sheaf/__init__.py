@@ -1,0 +1,1 @@
+"""The sheaf as mathematics: maps, losses, estimators, coboundary and Laplacian."""

@@ -1,0 +1,183 @@
+"""What a node makes of its neighbours' projections when its own modality is missing.
+
+``mean``        average of Q_ij p_j over the neighbours that answered (the paper)
+``ridge``       the best affine estimate from whichever neighbours answered (`Moments`)
+``zero``        the zero vector
+``train-mean``  the mean section of training: the best constant
+
+Where no neighbour answered, ``mean`` and ``ridge`` are the train mean.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+AffineMap = tuple[Tensor, Tensor]
+"""Weight (d_i, k) and offset (d_i,)."""
+
+ESTIMATORS = ("mean", "ridge", "zero", "train-mean")
+
+
+class Moments:
+    """Exponentially weighted second moments of a node's section and what its neighbours sent.
+
+    Gathered while training at no extra bytes. The encoder moves meanwhile, so old batches fade:
+    with `decay` 0.98 about the last 50 batches count. Stored in float64: mean of h (d_i), mean
+    of the stacked p (sum of d_ij), their covariances S_hp and S_pp.
+
+    Args:
+        dim: d_i.
+        edge_dims: d_ij of each incident edge, in the fixed order of the edges.
+        decay: weight that an old batch keeps when a new one comes.
+    """
+
+    def __init__(self, dim: int, edge_dims: Sequence[int], decay: float = 0.98) -> None:
+        self._decay = decay
+        starts = [sum(edge_dims[:k]) for k in range(len(edge_dims))]
+        self._slices = [slice(s, s + d) for s, d in zip(starts, edge_dims, strict=True)]
+        total = sum(edge_dims)
+        self._weight = 0.0
+        self._solved: dict[tuple[tuple[int, ...], float], AffineMap] = {}
+        self._h = torch.zeros(dim, dtype=torch.float64)
+        self._p = torch.zeros(total, dtype=torch.float64)
+        self._hp = torch.zeros(dim, total, dtype=torch.float64)
+        self._pp = torch.zeros(total, total, dtype=torch.float64)
+
+    def update(self, section: Tensor, received: Sequence[Tensor]) -> None:
+        """Take in a batch: h (B, d_i) and the p_j of every incident edge, each (B, d_ij)."""
+        p = torch.cat(list(received), dim=1)
+        rows = section.shape[0]
+        keep = self._decay
+        self._weight = keep * self._weight + (1 - keep)
+        self._solved.clear()
+        for total, batch in (
+            (self._h, section.mean(dim=0)),
+            (self._p, p.mean(dim=0)),
+            (self._hp, section.T @ p / rows),
+            (self._pp, p.T @ p / rows),
+        ):
+            total.mul_(keep).add_(batch, alpha=1 - keep)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no batch has been taken in yet."""
+        return self._weight == 0.0
+
+    @property
+    def mean_section(self) -> Tensor:
+        """The mean of h, (d_i,) float32; zero before the first batch."""
+        return (self._h / (self._weight or 1.0)).float()
+
+    def ridge(self, answered: Sequence[int], strength: float) -> AffineMap:
+        """The best affine map from the stacked projections of `answered` to h.
+
+        h is estimated as ``p @ weight.T + offset``, with
+        weight = S_hp (S_pp + rho I)^-1 on the columns of `answered`, centred, and rho the
+        `strength` times the mean variance of those columns.
+
+        Args:
+            answered: positions of the edges, in the fixed order.
+            strength: relative regularization, above 0.
+
+        Returns:
+            weight (d_i, sum of d_ij) and offset (d_i,), float32.
+        """
+        asked = (tuple(answered), strength)
+        if asked not in self._solved:
+            self._solved[asked] = self._ridge(answered, strength)
+        return self._solved[asked]
+
+    def _ridge(self, answered: Sequence[int], strength: float) -> AffineMap:
+        scale = 1.0 / (self._weight or 1.0)
+        columns = _columns(self._slices, answered)
+        mean_h, mean_p = self._h * scale, self._p[columns] * scale
+        if not len(columns) or self.empty:
+            return torch.zeros(len(mean_h), len(columns)), mean_h.float()
+        cross = self._hp[:, columns] * scale - torch.outer(mean_h, mean_p)
+        own = self._pp[columns][:, columns] * scale - torch.outer(mean_p, mean_p)
+        weight = _solve(own, cross, strength)
+        return weight.float(), (mean_h - weight @ mean_p).float()
+
+
+def _columns(slices: Sequence[slice], answered: Sequence[int]) -> Tensor:
+    parts = [torch.arange(slices[k].start, slices[k].stop) for k in answered]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
+
+
+def _solve(own: Tensor, cross: Tensor, strength: float) -> Tensor:
+    """cross (own + rho I)^-1 with rho relative to the mean of the diagonal."""
+    rho = strength * float(own.diagonal().mean()) or 1e-12
+    regular = own + rho * torch.eye(len(own), dtype=own.dtype)
+    return torch.linalg.solve(regular, cross.T).T
+
+
+def estimate(
+    name: str,
+    answers: Mapping[int, tuple[Tensor, Tensor]],
+    rows: int,
+    moments: Moments,
+    duals: Sequence[AffineMap],
+    strength: float,
+) -> Tensor:
+    """The missing sections of `rows` events under the estimator `name`.
+
+    Args:
+        name: one of `ESTIMATORS`.
+        answers: per edge position the rows answered, (rows,) bool, and their projections p_j,
+            (rows answered, d_ij), in the order of the rows.
+        rows: number of events.
+        moments: of training.
+        duals: Q_ij per edge position.
+        strength: of the ridge.
+
+    Returns:
+        (rows, d_i) float32.
+
+    Raises:
+        ValueError: there is no such estimator.
+    """
+    mean = moments.mean_section
+    result = torch.zeros(rows, len(mean))
+    if name == "zero":
+        return result
+    if name == "train-mean":
+        return result + mean
+    if name == "mean":
+        counts = torch.zeros(rows, 1)
+        for position in sorted(answers):
+            here, projections = answers[position]
+            weight, offset = duals[position]
+            result[here] += projections @ weight.T + offset
+            counts[here] += 1
+        return torch.where(counts > 0, result / counts.clamp(min=1), mean)
+    if name == "ridge":
+        return _ridge(answers, rows, moments, strength, result)
+    raise ValueError(f"no estimator is called {name!r}; known: {', '.join(ESTIMATORS)}")
+
+
+def _ridge(
+    answers: Mapping[int, tuple[Tensor, Tensor]],
+    rows: int,
+    moments: Moments,
+    strength: float,
+    result: Tensor,
+) -> Tensor:
+    """Rows are grouped by which neighbours answered; each group has its own closed form."""
+    positions = sorted(answers)
+    pattern = torch.zeros(rows, len(positions), dtype=torch.bool)
+    full = []
+    for column, position in enumerate(positions):
+        here, projections = answers[position]
+        pattern[:, column] = here
+        spread = torch.zeros(rows, projections.shape[1])
+        spread[here] = projections
+        full.append(spread)
+    groups, member = pattern.unique(dim=0, return_inverse=True)
+    for index, group in enumerate(groups):
+        chosen = [k for k in range(len(positions)) if group[k]]
+        weight, offset = moments.ridge([positions[k] for k in chosen], strength)
+        inside = member == index
+        stacked = torch.cat([full[k][inside] for k in chosen], dim=1) if chosen else None
+        result[inside] = offset if stacked is None else stacked @ weight.T + offset
+    return result

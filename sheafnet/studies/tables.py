@@ -1,0 +1,167 @@
+"""The tables that the command line prints, from the figures of a run directory."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sheafnet.network.frame import PHASES
+from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.runtime.summary import Summary
+
+NOT_COUNTED = (
+    "Counted: every frame between nodes, at both ends. Not counted: TCP/IP, ZeroMQ and Ray headers."
+)
+
+
+def print_run(console: Console, directory: RunDirectory) -> None:
+    """Print a finished or broken-off run."""
+    about, figures = directory.about(), directory.summary()
+    if figures is not None:
+        for part in summary_tables(Summary.model_validate(figures)):
+            console.print(part)
+    else:
+        for part in _partial_tables(directory):
+            console.print(part)
+    status = about["status"]
+    problem = f": {about['error']}" if "error" in about else ""
+    console.print(Text(f"Run {status}{problem}", style="" if status == "finished" else "yellow"))
+    console.print(Text(f"Run directory: {directory.path}"), soft_wrap=True)
+
+
+def summary_tables(summary: Summary) -> Iterable[RenderableType]:
+    """The tables of a finished run."""
+    s, t = summary, summary.timing
+    yield Text(
+        f"\n{s.topology}: {s.nodes} nodes, {s.edges} edges, {s.dataset}, {s.method}, "
+        f"{s.rounds} training rounds, seed {s.seed}, {s.backend} backend, {s.actors} "
+        f"{'actor' if s.actors == 1 else 'actors'}"
+    )
+    phases = {name: getattr(s.communication, name).model_dump() for name in PHASES}
+    yield _communication(phases)
+    yield Text(
+        f"Inference: {_count(s.missing.missing)} missing samples inferred at "
+        f"{_number(s.communication.inference.bytes_per_inferred_sample, 1)} bytes each "
+        f"({s.missing.unanswered} of them without any neighbour that had its own)."
+    )
+    yield Text(NOT_COUNTED, style="dim")
+    yield _alignment(summary)
+    yield _missing(summary)
+    yield Text(
+        f"Start-up {t.startup_s:.1f} s, training {_number(t.train_round_ms, 1)} ms a round, "
+        f"inference {_number(t.inference_round_ms, 1)} ms a round, {t.wall_s:.1f} s in all; "
+        f"{s.memory.actor_mb:.0f} MB an actor."
+    )
+
+
+def _communication(phases: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(title="Bytes between nodes, by phase", title_justify="left")
+    table.add_column("phase")
+    for name in (
+        "messages",
+        "payload",
+        "framing",
+        "control",
+        "bytes/round",
+        "floor/round",
+        "overhead",
+    ):
+        table.add_column(name, justify="right", overflow="fold")
+    for name, figures in phases.items():
+        rounds = figures["rounds"]
+        overhead = figures.get("overhead_percent")
+        table.add_row(
+            name,
+            _count(figures["messages"]),
+            _count(figures["payload_bytes"]),
+            _count(figures["framing_bytes"]),
+            _count(figures["control_bytes"]),
+            _count(figures["bytes_total"] / rounds if rounds else None),
+            _count(figures["floor_bytes"] / rounds if rounds and "floor_bytes" in figures else None),
+            "-" if overhead is None else f"{overhead:.2f} %",
+        )
+    return table
+
+
+def _alignment(summary: Summary) -> Table:
+    a = summary.alignment
+    table = Table(
+        title=f"Alignment on unseen events (gallery of {a.gallery:,})", title_justify="left"
+    )
+    table.add_column("measure")
+    table.add_column("network", justify="right")
+    table.add_column("lowest", justify="right")
+    table.add_column("highest", justify="right")
+    table.add_column("chance", justify="right")
+    edges, nodes = list(a.per_edge.values()), list(a.per_node.values())
+    for k in (1, 5, 10):
+        key = f"recall_at_{k}"
+        spread = [getattr(edge, key) for edge in edges]
+        _measure(table, f"recall@{k}, per edge", getattr(a, key), spread, getattr(a.chance, key))
+    chance = a.chance.accuracy
+    spread = [node.zero_shot_accuracy for node in nodes]
+    _measure(table, "zero-shot accuracy", a.zero_shot_accuracy, spread, chance)
+    for shots, accuracy in a.few_shot_accuracy.items():
+        spread = [node.few_shot_accuracy[shots] for node in nodes]
+        _measure(table, f"{shots}-shot accuracy", accuracy, spread, chance)
+    spread = [node.probe_accuracy for node in nodes]
+    _measure(table, "linear probe accuracy", a.probe_accuracy, spread, chance)
+    return table
+
+
+def _measure(
+    table: Table, name: str, value: float, spread: list[float], chance: float | None
+) -> None:
+    table.add_row(
+        name, *(_number(v, 3) for v in (value, min(spread), max(spread), chance))
+    )
+
+
+def _missing(summary: Summary) -> Table:
+    m = summary.missing
+    table = Table(title="Missing modalities, inferred", title_justify="left")
+    table.add_column("estimator")
+    table.add_column("NMSE", justify="right")
+    table.add_column("accuracy", justify="right")
+    table.add_row("(nothing missing)", _number(0.0, 3), _number(m.accuracy_all_present, 3))
+    for name, figures in m.estimators.items():
+        used = " (used)" if name == m.estimator else ""
+        table.add_row(name + used, _number(figures.nmse, 3), _number(figures.accuracy, 3))
+    return table
+
+
+def _partial_tables(directory: RunDirectory) -> Iterable[RenderableType]:
+    """What the appended files of an unfinished run tell."""
+    config = directory.config()
+    yield Text(f"\n{config.get('name')}: not finished; this is what was logged.")
+    phases: dict[str, dict[str, Any]] = {}
+    for line in directory.lines("ledger"):
+        figures = phases.setdefault(line["phase"], {"bytes_total": 0, "seen": set()})
+        figures["seen"].add(line["round"])
+        for key, value in line.get("sent", {}).items():
+            figures[key] = figures.get(key, 0) + value
+            if key != "messages":
+                figures["bytes_total"] += value
+    for figures in phases.values():
+        figures["rounds"] = len(figures["seen"])
+    if phases:
+        yield _communication(phases)
+    last = None
+    for line in directory.lines("rounds"):
+        if line["phase"] == "train":
+            last = line
+    if last is not None:
+        yield Text(
+            f"Last logged training round: {last['round']}, loss {_number(last['loss'], 3)}, "
+            f"energy {_number(last['energy'], 3)}"
+        )
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
