@@ -13,15 +13,17 @@ from typing import Annotated
 import typer
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from sheafnet.config import Config, GraphConfig, check_model, load_config
 from sheafnet.errors import ConfigError, Interrupted, SheafnetError
 from sheafnet.network.frame import PHASES
+from sheafnet.runtime.coordinator import Progress
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
-from sheafnet.runtime.simulate import Progress, simulate
+from sheafnet.runtime.simulate import simulate
 from sheafnet.studies.tables import print_run
 from sheafnet.topology import generate_graph
 from sheafnet.version import __version__
@@ -49,7 +51,7 @@ class Backend(StrEnum):
     local = "local"
 
 
-Kind = StrEnum("Kind", {k: k for k in GraphConfig.model_fields["generator"].annotation.__args__})  # type: ignore[union-attr,misc]
+Kind = StrEnum("Kind", {k: k for k in GraphConfig.model_fields["generator"].annotation.__args__})  # type: ignore[misc]
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 SetOption = Annotated[

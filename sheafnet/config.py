@@ -36,6 +36,7 @@ class Named(Model):
 
     @property
     def options(self) -> dict[str, Any]:
+        """The keys beside ``name``, unchecked."""
         return dict(self.model_extra or {})
 
     @model_validator(mode="before")
@@ -59,6 +60,8 @@ class EdgeDefaults(Model):
 
 
 class Defaults(Model):
+    """Defaults of all nodes and all edges."""
+
     node: NodeDefaults = NodeDefaults()
     edge: EdgeDefaults = EdgeDefaults()
 

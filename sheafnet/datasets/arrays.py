@@ -136,7 +136,7 @@ class _View:
         """The node's view of `events`: (len(events), *shape)."""
         return self._table[self._rows.rows(split, events)]
 
-    def labels(self, split: Split, events: Events, edge: int) -> Labels:
+    def labels(self, split: Split, events: Events, edge: int) -> Labels:  # noqa: ARG002
         """The label of `events`, whatever the edge: (len(events),)."""
         return self._labels[self._rows.rows(split, events)]
 
@@ -248,7 +248,7 @@ def _splits(path: Path, labels: Labels, seed: int) -> dict[Split, Rows]:
 INFO = DatasetInfo(
     name="arrays",
     summary="your own folder of .npy arrays, one per modality",
-    modalities=("<name of a .npy file>",),
+    modalities="one per .npy file, by name",
     sizes="yours; 70% / 10% / 20% without splits.npy",
     licence="yours",
     citation="yours",

@@ -16,8 +16,8 @@ class DatasetInfo:
 
     name: str
     summary: str
-    modalities: tuple[str, ...]
-    """In the order in which nodes that name none are given them."""
+    modalities: str
+    """In the order in which nodes that name none are given them, separated by commas."""
     sizes: str
     """Training, validation and test events."""
     licence: str
@@ -25,6 +25,15 @@ class DatasetInfo:
     options: type[Model]
     open: Callable[[Any, Topology, int], Dataset]
     """From checked options, topology and seed."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the texts, and each option with its default (None where it has none)."""
+        texts = ("name", "summary", "modalities", "sizes", "licence", "citation")
+        options = {
+            name: None if field.is_required() else field.default
+            for name, field in self.options.model_fields.items()
+        }
+        return {**{name: getattr(self, name) for name in texts}, "options": options}
 
 
 def assign_modalities(dataset: str, topology: Topology, known: Sequence[str]) -> tuple[str, ...]:

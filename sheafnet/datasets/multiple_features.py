@@ -88,7 +88,7 @@ class _View:
             view += np.float32(self._noise) * noise
         return view
 
-    def labels(self, split: Split, events: Events, edge: int) -> Labels:
+    def labels(self, split: Split, events: Events, edge: int) -> Labels:  # noqa: ARG002
         """The digit of `events`, whatever the edge: (len(events),)."""
         return self._labels[self._rows.rows(split, events)]
 
@@ -152,7 +152,7 @@ def _splits(labels: Labels, first: Rows) -> dict[Split, Rows]:
 INFO = DatasetInfo(
     name="multiple-features",
     summary="2,000 handwritten digits as six real feature sets (UCI)",
-    modalities=MODALITIES,
+    modalities=", ".join(MODALITIES),
     sizes="1400 / 200 / 400 digits",
     licence="CC BY 4.0 as stated by UCI for donated sets; details in bundled/provenance.json",
     citation=(

@@ -109,7 +109,7 @@ class _View:
         view *= np.float32(1 / sd)
         return view[:, None]
 
-    def labels(self, split: Split, events: Events, edge: int) -> Labels:
+    def labels(self, split: Split, events: Events, edge: int) -> Labels:  # noqa: ARG002
         """The digit of `events`, whatever the edge: (len(events),)."""
         return self._digits.labels[self._rows.rows(split, events)].astype(np.int64)
 
@@ -117,7 +117,7 @@ class _View:
 INFO = DatasetInfo(
     name="multiview-mnist",
     summary="three views of one digit: image, gradient, rotated (the paper's experiment)",
-    modalities=MODALITIES,
+    modalities=", ".join(MODALITIES),
     sizes="3500 / 500 / 1000 digits (full MNIST: 55000 / 5000 / 10000)",
     licence=LICENCE,
     citation=CITATION,

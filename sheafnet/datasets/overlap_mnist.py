@@ -133,7 +133,7 @@ class _Camera:
 INFO = DatasetInfo(
     name="overlap-mnist",
     summary="cameras with overlapping fields of view on any graph; one digit per edge",
-    modalities=MODALITIES,
+    modalities=", ".join(MODALITIES),
     sizes="3500 / 500 / 1000 digits on each edge (full MNIST: 55000 / 5000 / 10000)",
     licence=LICENCE,
     citation=CITATION,

@@ -15,9 +15,10 @@ A frame is a msgpack array of eleven elements, in this order::
     checksum     CRC-32 of every byte before it, always in 5 bytes
 
 A directed edge carries at most one frame of a kind in a round, so (edge, direction, kind, round)
-names a message. The number of columns does not travel: it is the d_ij that both ends of the edge know. Payload
-bytes are those of `payload`, control bytes those of `mask`, and all others are framing. This
-module neither opens a socket nor knows the graph; what an edge allows is checked in `channel`.
+names a message. The number of columns does not travel: it is the d_ij that both ends of the edge
+know. Payload bytes are those of `payload`, control bytes those of `mask`, and all others are
+framing. This module neither opens a socket nor knows the graph; what an edge allows is checked in
+`channel`.
 """
 
 import zlib

@@ -58,9 +58,9 @@ def pack(array: Array, dtype: WireDtype) -> bytes:
     if dtype is WireDtype.BFLOAT16:
         bits = values.view("<u4")
         to_even = ((bits >> 16) & 1) + np.uint32(0x7FFF)
-        return ((bits + to_even) >> 16).astype("<u2").tobytes()
+        return bytes(((bits + to_even) >> 16).astype("<u2"))
     scale = np.float32(np.abs(values).max() / 127.0) or np.float32(1.0)
-    return scale.astype("<f4").tobytes() + np.rint(values / scale).astype(np.int8).tobytes()
+    return bytes(scale.astype("<f4")) + bytes(np.rint(values / scale).astype(np.int8))
 
 
 def unpack(payload: bytes, dtype: WireDtype, rows: int, dim: int) -> Array:

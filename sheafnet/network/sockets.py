@@ -84,7 +84,7 @@ class SocketHub:
         """What has arrived, at most a batch; waits up to `timeout_s` for the first."""
         if not self._pull.poll(int(timeout_s * 1000)):
             return []
-        buffers = []
+        buffers: list[bytes] = []
         try:
             while len(buffers) < _BATCH:
                 buffers.append(self._pull.recv(zmq.NOBLOCK))

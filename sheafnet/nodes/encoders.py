@@ -61,7 +61,8 @@ def check_encoder(chosen: Named, shape: Shape, node: str) -> Model:
     kind = ENCODERS.get(chosen.name)
     if kind is None:
         raise ConfigError(
-            f"node {node}: no encoder is called {chosen.name!r}. {nearest(chosen.name, [*ENCODERS])}"
+            f"node {node}: no encoder is called {chosen.name!r}. "
+            f"{nearest(chosen.name, list(ENCODERS))}"
         )
     options = check_model(
         kind.options, chosen.options, source=f"node {node}", prefix=("encoder", chosen.name)
@@ -133,7 +134,7 @@ def _build_conv(shape: Shape, dim: int, options: ConvOptions) -> "nn.Module":
     return nn.Sequential(*layers)
 
 
-def _any_shape(shape: Shape) -> str | None:
+def _any_shape(_: Shape) -> str | None:
     return None
 
 

@@ -32,11 +32,11 @@ def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
         for edge in node.edges:
             node.endpoint.send(edge.index, Kind.REQUEST, round_, mask=missing)
     others = {e.index: node.topology.nodes[e.other(node.spec.index)] for e in node.edges}
-    askers = [e for e, other in others.items() if missing_rows(chosen, seed, other, round_).any()]
-    requests = yield [(edge, Kind.REQUEST, round_) for edge in askers]
-    for edge in askers:
-        if edge in requests:
-            _answer(node, edge, requests[edge], ~missing, batch.section, round_)
+    askers = [k for k, other in others.items() if missing_rows(chosen, seed, other, round_).any()]
+    requests = yield [(k, Kind.REQUEST, round_) for k in askers]
+    for k in askers:
+        if k in requests:
+            _answer(node, k, requests[k], ~missing, batch.section, round_)
     wanted = node.every(Kind.ANSWER, round_) if missing.any() else []
     answers = yield wanted
     late = len(askers) - len(requests) + len(wanted) - len(answers)

@@ -33,9 +33,7 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
         if edge.index in mail
     }
     terms = {
-        position: edge_terms(
-            training, round_, section, own[position], there, node.duals[position]
-        )
+        position: edge_terms(training, round_, section, own[position], there, node.duals[position])
         for position, there in received.items()
     }
     _refuse_divergence(node, terms, round_)

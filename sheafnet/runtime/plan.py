@@ -7,7 +7,7 @@ coordinator start fast, and every process builds it anew from the configuration.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +17,12 @@ from sheafnet.datasets import open_dataset
 from sheafnet.datasets.base import Dataset
 from sheafnet.errors import ConfigError
 from sheafnet.network.channel import Limits
-from sheafnet.network.frame import Kind, Phase, run_tag
+from sheafnet.network.frame import Kind, Mask, Phase, run_tag
 from sheafnet.network.payload import WireDtype, payload_bytes
 from sheafnet.nodes.encoders import check_encoder
 from sheafnet.nodes.missing import missing_rows
 from sheafnet.seeds import derive
 from sheafnet.topology import Topology, build_topology
-
-RowsOf = Callable[[int, int], list[int]]
-"""Rows of each tensor that a directed edge (edge, direction) moves."""
 
 LITERAL_NODES = 8
 """Up to this many nodes ``nodes_per_actor: auto`` gives every node its own actor."""
@@ -112,45 +109,36 @@ class Plan:
         rows x d_ij x itemsize of every tensor that the method has to move; computed from the
         plan alone. Evaluation counts prototypes of every class.
         """
-        rows = self._rows_moved(phase)
         config = self.config
         name = (config.inference if phase == "inference" else config.training).wire_dtype
         dtype = WireDtype.named(name)
-        return {
-            (edge.index, direction): sum(
-                payload_bytes(dtype, count, edge.dim) for count in rows(edge.index, direction)
-            )
-            for edge in self.topology.edges
-            for direction in (0, 1)
-        }
+        masks = self._missing_masks() if phase == "inference" else []
+        floors = {}
+        for edge in self.topology.edges:
+            for direction in (0, 1):
+                if phase == "train":
+                    tensors = 2 if config.training.exchange_gradients else 1
+                    rows = [config.training.batch_size] * (config.training.rounds * tensors)
+                elif phase == "evaluation":
+                    rows = [self.gallery, self.dataset.classes]
+                else:
+                    sender = edge.sender(direction)
+                    answered = masks[edge.other(sender)] & ~masks[sender]
+                    rows = answered.sum(axis=1).tolist()
+                total = sum(payload_bytes(dtype, count, edge.dim) for count in rows)
+                floors[edge.index, direction] = total
+        return floors
 
-    def _rows_moved(self, phase: Phase) -> RowsOf:
-        config = self.config
-        if phase == "train":
-            kinds = 2 if config.training.exchange_gradients else 1
-            moved = [config.training.batch_size] * (config.training.rounds * kinds)
-            return lambda edge, direction: moved
-        if phase == "evaluation":
-            return lambda edge, direction: [self.gallery, self.dataset.classes]
-        masks = [
-            np.stack(
-                [
-                    missing_rows(config.inference, config.run.seed, node, round_)
-                    for round_ in range(config.inference.rounds)
-                ]
-            )
-            if config.inference.rounds
-            else np.zeros((0, config.inference.batch_size), dtype=bool)
-            for node in self.topology.nodes
+    def _missing_masks(self) -> list[Mask]:
+        """Per node, (rounds, batch_size) bool."""
+        inference, seed = self.config.inference, self.config.run.seed
+        empty = np.zeros((0, inference.batch_size), dtype=np.bool_)
+        return [
+            np.stack([missing_rows(inference, seed, n, r) for r in range(inference.rounds)])
+            if inference.rounds
+            else empty
+            for n in self.topology.nodes
         ]
-
-        def answered(edge: int, direction: int) -> list[int]:
-            sender = self.topology.edges[edge].sender(direction)
-            receiver = self.topology.edges[edge].other(sender)
-            counts: list[int] = (masks[receiver] & ~masks[sender]).sum(axis=1).tolist()
-            return counts
-
-        return answered
 
     def placement(self, cores: int | None = None) -> list[list[int]]:
         """Which nodes share an actor: consecutive ones, so that neighbours mostly do.

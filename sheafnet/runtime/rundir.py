@@ -106,7 +106,7 @@ class RunDirectory:
     def mark(self, status: Status, **facts: Any) -> None:
         """Set the status in run.json and add `facts`."""
         path = self.path / "run.json"
-        values = self._json("run.json") if path.exists() else {"schema": SCHEMA}
+        values: dict[str, Any] = self._json("run.json") if path.exists() else {"schema": SCHEMA}
         values |= {"status": status, **facts}
         if status != "running":
             values["ended"] = _now()

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from sheafnet.config import Config
 from sheafnet.errors import (
-
     DivergenceError,
     Interrupted,
     SheafnetError,

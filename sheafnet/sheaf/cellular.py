@@ -72,7 +72,8 @@ class Sheaf:
 
     def energy(self, section: Sequence[Array]) -> Array:
         """h^T L h of every row: (...,), never negative."""
-        return sum((c**2).sum(axis=-1) for c in self.coboundary(section))  # type: ignore[return-value]
+        parts = [(c**2).sum(axis=-1) for c in self.coboundary(section)]
+        return np.asarray(np.sum(parts, axis=0))
 
     def dense_coboundary(self) -> Array:
         """delta as a matrix: (sum of d_ij, sum of d_i)."""
@@ -92,7 +93,7 @@ class Sheaf:
 
     def spectrum(self) -> "Spectrum":
         """Eigenvalues of L in rising order, and what follows from them."""
-        return Spectrum(np.linalg.eigvalsh(self.dense_laplacian()))
+        return Spectrum(np.asarray(np.linalg.eigvalsh(self.dense_laplacian()), dtype=np.float64))
 
 
 class Spectrum:

@@ -109,7 +109,8 @@ def _solve(own: Tensor, cross: Tensor, strength: float) -> Tensor:
     """cross (own + rho I)^-1 with rho relative to the mean of the diagonal."""
     rho = strength * float(own.diagonal().mean()) or 1e-12
     regular = own + rho * torch.eye(len(own), dtype=own.dtype)
-    return torch.linalg.solve(regular, cross.T).T
+    solved: Tensor = torch.linalg.solve(regular, cross.T)
+    return solved.T
 
 
 def estimate(
@@ -173,7 +174,7 @@ def _ridge(
         spread = torch.zeros(rows, projections.shape[1])
         spread[here] = projections
         full.append(spread)
-    groups, member = pattern.unique(dim=0, return_inverse=True)
+    groups, member = torch.unique(pattern, dim=0, return_inverse=True)
     for index, group in enumerate(groups):
         chosen = [k for k in range(len(positions)) if group[k]]
         weight, offset = moments.ridge([positions[k] for k in chosen], strength)

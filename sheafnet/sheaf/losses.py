@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+
 def disagreement(own: Tensor, other: Tensor) -> Tensor:
     """L_sheaf: mean_b ||p_i - p_j||^2, summed over the d_ij dimensions. (B, d_ij) each.
 

@@ -39,8 +39,7 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
         f"{s.rounds} training rounds, seed {s.seed}, {s.backend} backend, {s.actors} "
         f"{'actor' if s.actors == 1 else 'actors'}"
     )
-    phases = {name: getattr(s.communication, name).model_dump() for name in PHASES}
-    yield _communication(phases)
+    yield _communication({name: getattr(s.communication, name).model_dump() for name in PHASES})
     yield Text(
         f"Inference: {_count(s.missing.missing)} missing samples inferred at "
         f"{_number(s.communication.inference.bytes_per_inferred_sample, 1)} bytes each "
@@ -56,32 +55,29 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
     )
 
 
-def _communication(phases: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(title="Bytes between nodes, by phase", title_justify="left")
-    table.add_column("phase")
-    for name in (
-        "messages",
-        "payload",
-        "framing",
-        "control",
-        "bytes/round",
-        "floor/round",
-        "overhead",
-    ):
-        table.add_column(name, justify="right", overflow="fold")
-    for name, figures in phases.items():
-        rounds = figures["rounds"]
-        overhead = figures.get("overhead_percent")
-        table.add_row(
-            name,
-            _count(figures["messages"]),
-            _count(figures["payload_bytes"]),
-            _count(figures["framing_bytes"]),
-            _count(figures["control_bytes"]),
-            _count(figures["bytes_total"] / rounds if rounds else None),
-            _count(figures["floor_bytes"] / rounds if rounds and "floor_bytes" in figures else None),
-            "-" if overhead is None else f"{overhead:.2f} %",
-        )
+_ROWS = {
+    "rounds": "rounds",
+    "messages": "messages",
+    "payload bytes": "payload_bytes",
+    "framing bytes": "framing_bytes",
+    "control bytes": "control_bytes",
+    "bytes in all": "bytes_total",
+    "floor": "floor_bytes",
+}
+
+
+def _communication(phases: Mapping[Any, Mapping[str, Any]]) -> Table:
+    """One column a phase; the floor and the overhead are known only of finished runs."""
+    table = Table(title="Bytes between nodes", title_justify="left")
+    table.add_column("")
+    for phase in phases:
+        table.add_column(phase, justify="right", overflow="fold")
+    for name, key in _ROWS.items():
+        table.add_row(name, *(_count(figures.get(key)) for figures in phases.values()))
+    each = [f["bytes_total"] / f["rounds"] if f["rounds"] else None for f in phases.values()]
+    table.add_row("bytes per round", *map(_count, each), style="bold")
+    over = [f.get("overhead_percent") for f in phases.values()]
+    table.add_row("overhead over floor", *("-" if o is None else f"{o:.2f} %" for o in over))
     return table
 
 
@@ -114,9 +110,7 @@ def _alignment(summary: Summary) -> Table:
 def _measure(
     table: Table, name: str, value: float, spread: list[float], chance: float | None
 ) -> None:
-    table.add_row(
-        name, *(_number(v, 3) for v in (value, min(spread), max(spread), chance))
-    )
+    table.add_row(name, *(_number(v, 3) for v in (value, min(spread), max(spread), chance)))
 
 
 def _missing(summary: Summary) -> Table:

@@ -45,8 +45,11 @@ def test_shapes_and_modalities(opened, folder):
     for node, shape in enumerate(shapes):
         source = data.source(node)
         view = source.samples("test", np.arange(6))
-        assert source.shape == shape and view.shape == (6, *shape) and view.dtype == np.float32
-    assert data.classes == 4 and not data.labels_per_edge
+        assert source.shape == shape
+        assert view.shape == (6, *shape)
+        assert view.dtype == np.float32
+    assert data.classes == 4
+    assert not data.labels_per_edge
 
 
 def test_own_split_is_stratified_and_disjoint(opened, folder):
@@ -59,7 +62,8 @@ def test_own_split_is_stratified_and_disjoint(opened, folder):
         assert data.size(split) == (None if split == "train" else size)
         assert np.bincount(rows[split] // 50).tolist() == [size // 4] * 4
         labels = data.source(0).labels(split, np.arange(size), 1)
-        assert labels.dtype == np.int64 and np.array_equal(labels, rows[split] // 50)
+        assert labels.dtype == np.int64
+        assert np.array_equal(labels, rows[split] // 50)
     again = opened("arrays", path=folder(), standardise=False, seed=5)
     assert np.array_equal(numbers(again, "test", np.arange(40)), rows["test"])
     other = opened("arrays", path=folder(), standardise=False, split_seed=1)

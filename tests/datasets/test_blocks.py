@@ -86,6 +86,7 @@ def test_integers_reach_both_bounds_alike():
 @given(events_lists)
 def test_whole_blocks_cover_the_events(events):
     whole, at = whole_blocks(np.array(events))
-    assert len(whole) % 32 == 0 and len(set(whole.tolist())) == len(whole)
+    assert len(whole) % 32 == 0
+    assert len(set(whole.tolist())) == len(whole)
     assert whole[at].tolist() == events
     assert {e // 32 for e in events} == {e // 32 for e in whole.tolist()}

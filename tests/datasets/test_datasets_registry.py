@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -13,25 +14,35 @@ BUNDLED = ["overlap-mnist", "multiview-mnist", "multiple-features", "synthetic"]
 def test_every_data_set_is_described():
     assert list(DATASETS) == [*BUNDLED, "arrays"]
     for name, info in DATASETS.items():
-        assert info.name == name and info.modalities
-        for text in (info.summary, info.sizes, info.licence, info.citation):
-            assert text and "\n" not in text
+        assert info.name == name
+        for text in (info.summary, info.modalities, info.sizes, info.licence, info.citation):
+            assert text
+            assert "\n" not in text
         assert info.options.model_config["extra"] == "forbid"
+        assert json.loads(json.dumps(info.as_dict()))["name"] == name
+    assert DATASETS["arrays"].as_dict()["options"] == {
+        "path": None,
+        "split_seed": 0,
+        "standardise": True,
+    }
 
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_sources_keep_their_contract(opened, name):
     data = opened(name, graph="line", nodes=3, seed=3)
-    assert data.modality(0) == DATASETS[name].modalities[0]
+    assert data.modality(0) == DATASETS[name].modalities.split(", ")[0]
     for node in range(3):
         source = data.source(node)
         for split, events in (("train", [10**9, 5, 5]), ("validation", [0, 99]), ("test", [])):
             events = np.array(events, np.int64)
             view = source.samples(split, events)
             labels = source.labels(split, events, min(node, 1))
-            assert view.shape == (len(events), *source.shape) and view.dtype == np.float32
-            assert np.isfinite(view).all() and view.flags.c_contiguous
-            assert labels.shape == events.shape and labels.dtype == np.int64
+            assert view.shape == (len(events), *source.shape)
+            assert view.dtype == np.float32
+            assert np.isfinite(view).all()
+            assert view.flags.c_contiguous
+            assert labels.shape == events.shape
+            assert labels.dtype == np.int64
             assert ((labels >= 0) & (labels < data.classes)).all()
             with pytest.raises(IndexError):
                 source.samples(split, np.array([-1]))

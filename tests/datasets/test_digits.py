@@ -33,7 +33,8 @@ def folder(tmp_path):
 def test_bundled_splits_are_stratified_and_disjoint(mnist):
     images, labels = mnist
     digits = load_digits(None)
-    assert np.array_equal(digits.images, images) and np.array_equal(digits.labels, labels)
+    assert np.array_equal(digits.images, images)
+    assert np.array_equal(digits.labels, labels)
     sizes = {"train": 350, "validation": 50, "test": 100}
     for split, each in sizes.items():
         assert np.bincount(labels[digits.splits[split]]).tolist() == [each] * 10
@@ -56,7 +57,8 @@ def test_idx_files_plain_or_packed(folder):
         "validation": 20,
         "test": 60,
     }
-    assert digits.splits["test"].min() == TRAIN and digits.splits["train"].max() < TRAIN
+    assert digits.splits["test"].min() == TRAIN
+    assert digits.splits["train"].max() < TRAIN
     assert np.bincount(digits.labels[digits.splits["validation"]]).tolist() == [2] * 10
     assert not set(digits.splits["train"]) & set(digits.splits["validation"])
 

@@ -85,7 +85,8 @@ def test_all_nodes_see_the_same_row_and_know_its_label(data, rows, raw):
     events = np.arange(1400, 4200)
     for node, (modality, width) in enumerate(WIDTHS.items()):
         source = data.source(node)
-        assert data.modality(node) == modality and source.shape == (width,)
+        assert data.modality(node) == modality
+        assert source.shape == (width,)
         for split, own in rows.items():
             at = np.arange(len(own)) if split != "train" else np.arange(1400)
             view, values = source.samples(split, at), raw[modality][own].astype(float)

@@ -71,11 +71,12 @@ def test_the_digit_turns_within_the_bound(opened, plain, rows, mnist):
     after = axis(pixels(data.source(2).samples("test", ones), "rotated"))
     turn = (after - before + 90) % 180 - 90
     assert np.abs(turn).max() < 48
-    assert turn.min() < -35 and turn.max() > 35
+    assert turn.min() < -35
+    assert turn.max() > 35
     assert abs(turn.std() - 90 / 12**0.5) < 5
 
 
-def test_splits_show_different_digits_and_epochs_show_each_once(plain, mnist):
+def test_splits_show_different_digits_and_epochs_show_each_once(plain):
     images, seen = {}, set()
     for split in ("train", "validation", "test"):
         size = plain.distinct(split)
@@ -95,8 +96,10 @@ def test_a_view_does_not_depend_on_its_batch(opened, node):
     order = np.random.default_rng(0).permutation(128)[:50]
     mixed = data.source(node).samples("train", order + 3456)
     alone = data.source(node).samples("train", order[:1] + 3456)
-    assert run.shape == (128, 1, 28, 28) and run.dtype == np.float32
-    assert np.array_equal(mixed, run[order]) and np.array_equal(alone, mixed[:1])
+    assert run.shape == (128, 1, 28, 28)
+    assert run.dtype == np.float32
+    assert np.array_equal(mixed, run[order])
+    assert np.array_equal(alone, mixed[:1])
 
 
 def test_values_are_centred_and_scaled(opened):

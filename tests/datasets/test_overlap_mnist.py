@@ -47,25 +47,26 @@ def test_a_node_sees_its_edges_digits_in_edge_order(opened, mnist, recover):
             labels = data.source(node).labels("validation", events, edge)
             assert labels.dtype == np.int64
             assert np.array_equal(labels, mnist[1][hub[:, edge]])
-    assert data.source(0).shape == (1, 20, 60) and data.source(1).shape == (1, 20, 20)
+    assert data.source(0).shape == (1, 20, 60)
+    assert data.source(1).shape == (1, 20, 20)
 
 
 def test_with_shift_and_noise_both_ends_still_show_the_same_digit(opened, mnist):
     data = opened("overlap-mnist", noise=0.1)
-    events = np.arange(100, 148)
+    events = np.arange(100, 132)
     windows = np.lib.stride_tricks.sliding_window_view(mnist[0], (20, 20), axis=(1, 2))
     known = (windows[:, 2:7, 2:7].reshape(-1, 400) / 255).astype(np.float32)
     square = (known**2).sum(axis=1)
     nearest = []
     for node in (0, 1):
-        first = tiles(data.source(node).samples("test", events))[:, 0].reshape(48, 400)
+        first = tiles(data.source(node).samples("test", events))[:, 0].reshape(32, 400)
         nearest.append(np.argmin(square - 2 * first @ known.T, axis=1))
     digits = [found // 25 for found in nearest]
     assert np.array_equal(*digits)
     assert np.array_equal(mnist[1][digits[0]], data.source(0).labels("test", events, 0))
     places = [found % 25 for found in nearest]
     assert (places[0] != places[1]).mean() > 0.8
-    assert len(set(places[0].tolist())) > 12
+    assert len(set(places[0].tolist())) > 10
 
 
 def test_splits_are_disjoint_and_no_digit_comes_twice_in_an_epoch(plain, recover):
@@ -97,7 +98,7 @@ def test_a_view_does_not_depend_on_its_batch(opened, events):
     assert np.array_equal(fresh, run[np.array(events) - 3392])
 
 
-def test_nodes_seeds_splits_and_epochs_have_noise_of_their_own(opened, plain):
+def test_nodes_seeds_splits_and_epochs_have_noise_of_their_own(opened):
     noise = {}
     for seed in (0, 1):
         noisy, clean = (
