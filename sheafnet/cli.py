@@ -1,8 +1,6 @@
 """The command line. Every command is a thin call of the Python API."""
 
 import json
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from sheafnet.config import Config, GraphConfig, check_model, load_config
-from sheafnet.errors import ConfigError, Interrupted, SheafnetError
+from sheafnet.errors import ConfigError, SheafnetError
 from sheafnet.network.frame import PHASES
 from sheafnet.runtime.coordinator import Progress
 from sheafnet.runtime.plan import Plan
@@ -292,25 +290,13 @@ def _figures(progress: Progress) -> str:
     return "  ".join(parts)
 
 
-def main() -> None:
-    """Entry point: intended errors become one message and their exit code."""
+def run() -> int:
+    """Run the command line; returns the exit code. An intended error is one message on stderr."""
     try:
         app(standalone_mode=True)
     except SheafnetError as error:
         typer.echo(f"sheafnet: {error}", err=True)
-        _exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("sheafnet: interrupted", err=True)
-        _exit(Interrupted.exit_code)
-    except BrokenPipeError:
-        _exit(0)
-
-
-def _exit(code: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.stderr.flush()
-    raise SystemExit(code)
-
-
-if __name__ == "__main__":
-    main()
+        return error.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

@@ -8,24 +8,62 @@ checked by that registry with `check_model`.
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from sheafnet.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 EstimatorName = Literal["mean", "ridge", "zero", "train-mean"]
-ComparisonDim = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+def _comparison_dim(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(
+            "must be a whole number of dimensions from 1, or a fraction above 0.0 and at most 1.0"
+        ) from None
+
+
+ComparisonDim = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0.0, le=1.0)],
+    WrapValidator(_comparison_dim),
+]
 
 
 class Model(BaseModel):
     """Base of every configuration model: frozen, and no key that nothing reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if bool not in (annotation, *get_args(annotation)) and any(
+            isinstance(part, bool) for part in (value if isinstance(value, list) else [value])
+        ):
+            raise ValueError(
+                "true or false does not belong here (YAML reads a bare yes, no, on and off as "
+                "that; put quotes round text)"
+            )
+        return value
 
 
 class Named(Model):
@@ -265,7 +303,7 @@ def check_model(
     except ValidationError as error:
         problems = [
             _problem(model, detail, _where(source, lines or {}, origins or {}), prefix)
-            for detail in _nearest_union_errors(error.errors(include_url=False))
+            for detail in _one_per_key(error.errors(include_url=False))
         ]
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
 
@@ -290,7 +328,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     values, lines = _parse_yaml(text, str(path))
     origins: dict[Path_, str] = {}
     for override in overrides:
-        origins[_apply_override(values, override)] = f"--set {override}"
+        for key in _apply_override(values, override):
+            for replaced in [k for k in origins if len(k) > len(key) and k[: len(key)] == key]:
+                del origins[replaced]
+            origins[key] = f"--set {override}"
     return check_model(Config, values, source=str(path), lines=lines, origins=origins)
 
 
@@ -303,30 +344,45 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def _parse_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Path_, int]]:
     lines: dict[Path_, int] = {}
+    walked: set[int] = set()
+    """Nodes that need no second walk: behind aliases it would take exponential time."""
+    open_: set[int] = set()
 
     def walk(node: yaml.Node, path: Path_) -> None:
         lines[path] = node.start_mark.line + 1
+        if id(node) in open_:
+            raise ConfigError(f"{source}:{lines[path]}: an alias stands for what contains it.")
+        if id(node) in walked:
+            return
+        walked.add(id(node))
+        open_.add(id(node))
         if isinstance(node, yaml.MappingNode):
             seen = set()
             for key, value in node.value:
-                name = str(key.value)
+                line, name = key.start_mark.line + 1, str(key.value)
+                if key.tag not in {_TEXT, _MERGE}:
+                    what = f"the key {name}" if isinstance(key, yaml.ScalarNode) else "a key"
+                    raise ConfigError(f"{source}:{line}: {what} is no text; put it in quotes.")
+                if key.tag == _MERGE and isinstance(value, yaml.SequenceNode):
+                    # PyYAML copies every mapping of the list: nested, that takes exponential time.
+                    raise ConfigError(f"{source}:{line}: '<<' takes one mapping, not a list.")
                 if name in seen:
                     raise ConfigError(
-                        f"{source}:{key.start_mark.line + 1}: the key {name!r} stands twice; "
-                        "keep one of them."
+                        f"{source}:{line}: the key {name!r} stands twice; keep one of them."
                     )
                 seen.add(name)
                 walk(value, (*path, name))
-                lines[(*path, name)] = key.start_mark.line + 1
+                lines[(*path, name)] = line
         elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 walk(item, (*path, index))
+        open_.discard(id(node))
 
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is not None:
             walk(root, ())
-        values = yaml.safe_load(text)
+        values = _construct(text)
     except RecursionError:
         raise ConfigError(f"{source}: nested too deeply for a topology.") from None
     except yaml.YAMLError as error:
@@ -339,9 +395,27 @@ def _parse_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Path_, int
     return values, lines
 
 
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+
+
+def _construct(text: str) -> Any:
+    """The values of a YAML text of plain types.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or a scalar has not the form of its type (2020-13-45), for
+            which PyYAML lets other exceptions through.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        if isinstance(error, yaml.YAMLError):
+            raise
+        raise yaml.YAMLError(f"a value has not the form of its type ({error})") from None
+
+
 def _kind(value: object) -> str:
     return {"NoneType": "empty", "str": "one text", "list": "a list"}.get(
-        type(value).__name__, f"a {type(value).__name__}"
+        type(value).__name__, "one value"
     )
 
 
@@ -352,76 +426,106 @@ def _where(
 
     def where(key: Path_) -> str:
         above = [key[:n] for n in range(len(key), 0, -1)]
-        origin = next((origins[k] for k in above if k in origins), None)
-        if origin is not None:
-            return origin
+        nearest_ = next((origins[k] for k in above if k in origins), None)
+        below = [o for k, o in origins.items() if len(k) > len(key) and k[: len(key)] == key]
+        if nearest_ is not None:
+            return " ".join(dict.fromkeys([nearest_, *below]))
+        if below:
+            return f"{source} with {' '.join(dict.fromkeys(below))}"
         line = next((lines[k] for k in above if k in lines), None)
         return source if line is None else f"{source}:{line}"
 
     return where
 
 
-def _apply_override(values: dict[str, Any], override: str) -> Path_:
-    """Set one key of `values`; returns its path."""
+def _apply_override(values: dict[str, Any], override: str) -> list[Path_]:
+    """Set one key of `values`; returns its path, after that of the parent that it made, if any."""
     key, separator, text = override.partition("=")
     if not separator or not key or not all(key.split(".")):
         raise ConfigError(
             f"--set {override}: must be key=value, as in --set training.temperature=0.2"
         )
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = _construct(text)
+    except (yaml.YAMLError, RecursionError):
         raise ConfigError(f"--set {override}: {text!r} is not a YAML value.") from None
-    *parents, last = key.split(".")
+    left = key.split(".")
     at: Any = values
-    for depth, part in enumerate(parents):
-        here = ".".join(parents[: depth + 1])
-        if isinstance(at, list):
-            at = at[_index(at, part, override)]
-        elif isinstance(at, dict):
-            child = at.get(part)
-            if isinstance(child, str) and part in {"dataset", "encoder"}:
-                child = at[part] = {"name": child}
-            if child is None:
-                child = at[part] = {}
-            at = child
+    path: Path_ = ()
+    made: list[Path_] = []
+    while True:
+        part = left.pop(0)
+        step: Any = _index(at, part, override) if isinstance(at, list) else part
+        path = (*path, step)
+        if not left:
+            at[step] = value
+            return [*made, path]
+        child = at[step] if isinstance(at, list) else at.get(step)
+        if child is None:
+            child = {}
+            made = made or [path]
+        if path[:-1] == ("edges",) and isinstance(child, list) and left[0].isdecimal():
+            left.insert(0, "between")
+        # A copy, since an alias may stand for the same object elsewhere in the file.
+        at[step] = at = copy(_long_form(child, path))
         if not isinstance(at, dict | list):
+            here = ".".join(map(str, path))
             raise ConfigError(f"--set {override}: {here} is a value, it has no keys.")
-    if isinstance(at, list):
-        at[_index(at, last, override)] = value
-    else:
-        at[last] = value
-    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def _long_form(value: Any, path: Path_) -> Any:
+    """A data set, encoder, node or edge in its short form as the mapping that it stands for."""
+    if isinstance(value, str):
+        if path[-1] in {"dataset", "encoder"}:
+            return {"name": value}
+        if path[:-1] == ("nodes",):
+            return {"id": value}
+    if isinstance(value, list) and path[:-1] == ("edges",):
+        return {"between": value}
+    return value
 
 
 def _index(items: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise ConfigError(
-            f"--set {override}: {part!r} must be a position from 0 to {len(items) - 1}."
-        )
+    if not part.isdecimal() or int(part) >= len(items):
+        bound = f"must be a position from 0 to {len(items) - 1}" if items else "is in an empty list"
+        raise ConfigError(f"--set {override}: {part!r} {bound}.")
     return int(part)
 
 
-def _nearest_union_errors(errors: Sequence[Any]) -> list[Any]:
+def _one_per_key(errors: Sequence[Any]) -> list[Any]:
     """Pydantic reports every branch of a union; a user needs one problem per key."""
-    chosen: dict[Path_, Any] = {}
+    branches: dict[Path_, list[Any]] = {}
     for error in errors:
-        path = _key_path(error["loc"])
-        if path not in chosen or error["type"] in _BOUND_ERRORS:
-            chosen[path] = error
-    return list(chosen.values())
+        branches.setdefault(_key_path(error), []).append(error)
+    return [_joined(group) for group in branches.values()]
 
 
-_BOUND_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+def _joined(branches: list[Any]) -> Any:
+    """The errors of all branches of a union as one that offers each of them."""
+    if len(branches) == 1:
+        return branches[0]
+    offers = []
+    for error in branches:
+        offer = error["msg"].removeprefix("Input should be ")
+        offers.append(offer if error["type"] == "literal_error" else offer.partition(", ")[0])
+    return {**branches[0], "msg": "Input should be " + " or ".join(dict.fromkeys(offers))}
+
+
 _BRANCHES = {"int", "float", "constrained-int", "constrained-float"}
 
 
-def _key_path(location: tuple[str | int, ...]) -> Path_:
+def _key_path(error: Any) -> Path_:
     """The keys of an error's location without pydantic's names of union branches."""
-    return tuple(
-        part
-        for part in location
-        if not (isinstance(part, str) and (part in _BRANCHES or "[" in part))
+    location: Path_ = error["loc"]
+    own = 1 if error["type"] == "extra_forbidden" else 0  # the user's own key, whatever it is
+    within = location[: len(location) - own]
+    return (
+        tuple(
+            part
+            for part in within
+            if not (isinstance(part, str) and (part in _BRANCHES or "[" in part))
+        )
+        + location[len(within) :]
     )
 
 
@@ -431,7 +535,7 @@ def _problem(
     locate: Callable[[Path_], str],
     prefix: Path_,
 ) -> str:
-    path = _key_path(detail["loc"])
+    path = _key_path(detail)
     whole = (*prefix, *path)
     where = locate(whole)
     key = ".".join(str(part) for part in whole)
@@ -441,6 +545,8 @@ def _problem(
     if detail["type"] == "missing":
         return f"{where}: {key}: is missing and has no default."
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "model_type":
+        message = f"needs keys below it: {', '.join(_fields_at(model, path))}"
     message = message[0].lower() + message[1:]
     if not path and not prefix:
         return f"{where}: {message}."

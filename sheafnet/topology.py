@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import networkx as nx
+import numpy as np
 
 from sheafnet.config import Config, GraphConfig, Named, nearest
 from sheafnet.errors import ConfigError
+from sheafnet.seeds import stream
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,10 @@ def generate_graph(config: GraphConfig) -> nx.Graph:
         raise ConfigError(
             f"graph.degree = {config.degree}: must be below graph.nodes = {n} for {kind}."
         )
+    if kind == "small-world" and config.degree % 2:
+        raise ConfigError(
+            f"graph.degree = {config.degree}: must be even for small-world, half on either side."
+        )
     if kind == "random-regular" and n * config.degree % 2:
         raise ConfigError(
             f"graph.degree = {config.degree}: nodes x degree must be even for random-regular "
@@ -183,11 +189,12 @@ def _grid(n: int, columns: int | None) -> nx.Graph:
 
 def _nearest_neighbours(n: int, k: int, seed: int) -> nx.Graph:
     """Each of n random points of the unit square joined to its k nearest."""
-    points = nx.random_geometric_graph(n, 0.0, seed=seed).nodes(data="pos")
+    points = stream(seed, "points").random((n, 2))
     graph = nx.empty_graph(n)
-    for i, here in points:
-        by_distance = sorted((math.dist(here, there), j) for j, there in points if j != i)
-        graph.add_edges_from((i, j) for _, j in by_distance[:k])
+    for i, here in enumerate(points):
+        distance = ((points - here) ** 2).sum(axis=1)
+        distance[i] = np.inf
+        graph.add_edges_from((i, int(j)) for j in np.argpartition(distance, k)[:k])
     return graph
 
 

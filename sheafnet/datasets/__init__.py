@@ -1,5 +1,7 @@
 """The data sets: one file each, and this registry of them by name."""
 
+from pathlib import Path
+
 from sheafnet.config import Config, check_model, nearest
 from sheafnet.datasets import (
     arrays,
@@ -13,7 +15,9 @@ from sheafnet.datasets.info import DatasetInfo
 from sheafnet.errors import DatasetError
 from sheafnet.topology import Topology
 
-__all__ = ["DATASETS", "DatasetInfo", "open_dataset"]
+__all__ = ["DATASETS", "DatasetInfo", "open_dataset", "with_absolute_paths"]
+
+_PATH_OPTIONS = ("path", "data_dir")
 
 DATASETS: dict[str, DatasetInfo] = {
     module.INFO.name: module.INFO
@@ -37,3 +41,12 @@ def open_dataset(config: Config, topology: Topology) -> Dataset:
         info.options, config.dataset.options, source=config.name, prefix=("dataset",)
     )
     return info.open(options, topology, config.run.seed)
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """`config` with the data set's folders made absolute: actors may have another working one."""
+    given = config.dataset.options
+    found = {key: given[key] for key in _PATH_OPTIONS if isinstance(given.get(key), str)}
+    absolute = {key: str(Path(value).expanduser().resolve()) for key, value in found.items()}
+    dataset = config.dataset.model_copy(update=absolute)
+    return config.model_copy(update={"dataset": dataset})

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sheafnet.errors import DivergenceError, ProtocolError
+from sheafnet.errors import DivergenceError, FrameError, ProtocolError
 from sheafnet.network.frame import (
     Frame,
     Kind,
@@ -25,13 +25,15 @@ from sheafnet.network.frame import (
     pack_mask,
     unpack_mask,
 )
-from sheafnet.network.ledger import Count, Entry, Fate, Key, Ledger, measure
+from sheafnet.network.ledger import Count, Entry, Fate, Key, Ledger, key_of, measure
 from sheafnet.network.payload import Array, WireDtype, pack, unpack
 from sheafnet.topology import Edge, Topology
 
 _ONE_MESSAGE = Count(messages=1)
 UNREAD_LIMIT = 16
 """Frames of one edge that may wait unread; an honest neighbour is at most a round ahead."""
+_WHOLE = frozenset({Kind.PROJECTION, Kind.GRADIENT, Kind.GALLERY})
+"""Kinds that always carry every row of the batch, and so no mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Limits:
 
     run: int
     rows: dict[Kind, int]
-    """Most rows (and mask bits) of each kind that the run uses; others are refused."""
+    """Rows of a whole batch (and mask bits) of each kind that the run uses; others are refused."""
     dtypes: dict[Kind, WireDtype]
 
 
@@ -87,6 +89,7 @@ class Endpoint:
         self._unread = dict.fromkeys(self._edges, 0)
         self._last_taken: dict[tuple[int, Kind], int] = {}
         self._missed: set[Address] = set()
+        self._asked: dict[int, tuple[int, Mask]] = {}
 
     def send(
         self,
@@ -110,7 +113,7 @@ class Endpoint:
             DivergenceError: the array is not finite.
         """
         own = self._edge(edge)
-        rows = 0 if array is None else self._checked_rows(own, kind, round_, array)
+        rows = self._checked_rows(own, kind, round_, array, mask)
         dtype = WireDtype.NONE if array is None else self._limits.dtypes[kind]
         key = Key(kind.phase, round_, edge, own.direction(self.node))
         frame = Frame(
@@ -125,6 +128,8 @@ class Endpoint:
             mask=None if mask is None else pack_mask(mask),
             payload=b"" if array is None else pack(array, dtype),
         )
+        if kind is Kind.REQUEST and mask is not None:
+            self._asked[edge] = round_, mask.copy()
         buffer = encode(frame)
         self.ledger.record("sent", key, measure(frame, len(buffer)))
         self._transport.send(own.other(self.node), buffer)
@@ -135,7 +140,6 @@ class Endpoint:
         Raises:
             ProtocolError: the frame is refused, and counted as rejected.
         """
-        key = Key(frame.kind.phase, frame.round, frame.edge, frame.direction)
         address = (frame.edge, frame.kind, frame.round)
         fate: Fate = "rejected"
         try:
@@ -149,8 +153,10 @@ class Endpoint:
                 fate = "delivered"
                 self._mail[address] = message
                 self._unread[frame.edge] += 1
+        except FrameError as error:
+            raise FrameError(str(error), frame.edge) from None
         finally:
-            self.ledger.record(fate, key, measure(frame, size))
+            self.ledger.record(fate, key_of(frame), measure(frame, size))
 
     def arrived(self, addresses: Iterable[Address]) -> bool:
         """Whether everything in `addresses` is here."""
@@ -182,15 +188,26 @@ class Endpoint:
             raise ProtocolError(f"edge {index} is no edge of {name}")
         return edge
 
-    def _checked_rows(self, edge: Edge, kind: Kind, round_: int, array: Array) -> int:
-        if kind is Kind.REQUEST:
-            raise ProtocolError("a request carries no tensor")
+    def _checked_rows(
+        self, edge: Edge, kind: Kind, round_: int, array: Array | None, mask: Mask | None
+    ) -> int:
         limit = self._limits.rows.get(kind, -1)
+        where = f"{self._arrow(edge, self.node)}, round {round_}"
+        if mask is not None and mask.shape != (limit,):
+            raise ProtocolError(f"{where}: a row mask of shape {mask.shape} for {limit} rows")
+        if array is None:
+            if kind is not Kind.REQUEST:
+                raise ProtocolError(f"{where}: a {kind.name.lower()} without a tensor")
+            _check_rows(where, kind, limit, 0, mask)
+            return 0
+        if kind is Kind.REQUEST:
+            raise ProtocolError(f"{where}: a request carries no tensor")
         if array.ndim != 2 or array.shape[1] != edge.dim or array.shape[0] > limit:
             raise ProtocolError(
-                f"{self._arrow(edge, self.node)}: a {kind.name.lower()} of shape {array.shape}; "
+                f"{where}: a {kind.name.lower()} of shape {array.shape}; "
                 f"this edge carries (at most {max(limit, 0)}, {edge.dim}) and nothing else"
             )
+        _check_rows(where, kind, limit, len(array), mask)
         if not np.isfinite(array).all():
             raise DivergenceError(
                 f"node {self._topology.nodes[self.node].id}, edge {self._arrow(edge, self.node)}, "
@@ -209,30 +226,48 @@ class Endpoint:
         if frame.incarnation < self._peer_incarnation[frame.edge]:
             raise ProtocolError(f"{where}: a frame of incarnation {frame.incarnation}, now stale")
         limit = self._limits.rows.get(frame.kind)
-        if limit is None or frame.rows > limit:
-            raise ProtocolError(
-                f"{where}: {frame.rows} rows of {frame.kind.name.lower()} where at most "
-                f"{limit or 0} may come"
-            )
+        if limit is None:
+            raise ProtocolError(f"{where}: this run has no {frame.kind.name.lower()}")
         expected = WireDtype.NONE if frame.kind is Kind.REQUEST else self._limits.dtypes[frame.kind]
         if frame.dtype is not expected:
             raise ProtocolError(f"{where}: {frame.dtype.name} where {expected.name} was agreed")
         if self._unread[frame.edge] >= UNREAD_LIMIT:
             raise ProtocolError(f"{where}: {UNREAD_LIMIT} frames are unread already")
         mask = None if frame.mask is None else unpack_mask(frame.mask, limit)
-        if frame.kind is Kind.REQUEST:
-            if mask is None or frame.rows or frame.payload:
-                raise ProtocolError(f"{where}: a request is a row mask and nothing else")
-            array = np.zeros((0, edge.dim), dtype=np.float32)
-        else:
-            array = unpack(frame.payload, frame.dtype, frame.rows, edge.dim)
-            if mask is not None and int(mask.sum()) != frame.rows:
-                raise ProtocolError(f"{where}: the row mask does not name {frame.rows} rows")
+        _check_rows(where, frame.kind, limit, frame.rows, mask)
+        if frame.kind is Kind.ANSWER:
+            self._check_answer(where, frame, mask)
+        array = unpack(frame.payload, frame.dtype, frame.rows, edge.dim)
         self._peer_incarnation[frame.edge] = frame.incarnation
         return Message(array, mask)
 
+    def _check_answer(self, where: str, frame: Frame, mask: Mask | None) -> None:
+        """An answer that somebody will read has rows that this node has asked for."""
+        if frame.round <= self._last_taken.get((frame.edge, frame.kind), -1):
+            return
+        round_, asked = self._asked.get(frame.edge, (-1, None))
+        if asked is None or frame.round != round_:
+            raise ProtocolError(f"{where}: an answer that nobody asked for")
+        given = asked if mask is None else mask
+        if (given & ~asked).any() or int(given.sum()) != frame.rows:
+            raise ProtocolError(f"{where}: {frame.rows} rows are not the ones that were asked for")
+
     def _arrow(self, edge: Edge, sender: int) -> str:
         return self._topology.arrow(edge.index, edge.direction(sender))
+
+
+def _check_rows(where: str, kind: Kind, limit: int, rows: int, mask: Mask | None) -> None:
+    """What a kind may have for rows and mask; the same rule at both ends."""
+    if mask is None:
+        right = rows == limit if kind in _WHOLE else kind is Kind.ANSWER and rows <= limit
+    else:
+        named = 0 if kind is Kind.REQUEST else int(mask.sum())
+        right = kind not in _WHOLE and rows == named
+    if not right:
+        masked = "no row mask" if mask is None else f"a mask of {int(mask.sum())} rows"
+        raise ProtocolError(
+            f"{where}: a {kind.name.lower()} of {rows} rows with {masked}, of {limit} in all"
+        )
 
 
 class Switchboard:
@@ -243,9 +278,11 @@ class Switchboard:
         self._outside = outside
         self._endpoints: dict[int, Endpoint] = {}
         self.ledger = Ledger()
-        """Frames that could not be given to any endpoint, where their edge was readable."""
-        self.rejections: deque[ProtocolError] = deque(maxlen=64)
+        """Sound frames for nodes that do not live here."""
+        self.rejections: deque[str] = deque(maxlen=64)
+        """The last refusals as text: an exception would keep its frame's buffer alive."""
         self.rejected = 0
+        """Refusals in all, buffers among them that are no frame and so in no ledger."""
         self.touched: set[int] = set()
         """Nodes that have got mail since somebody last cleared this."""
 
@@ -272,11 +309,12 @@ class Switchboard:
             receiver = edge.other(edge.sender(frame.direction))
             endpoint = self._endpoints.get(receiver)
             if endpoint is None:
+                self.ledger.record("rejected", key_of(frame), measure(frame, len(buffer)))
                 raise ProtocolError(f"node {receiver} does not live in this process")
             endpoint.accept(frame, len(buffer))
             self.touched.add(receiver)
         except ProtocolError as error:
-            self.rejections.append(error)
+            self.rejections.append(str(error))
             self.rejected += 1
 
     def drain(self) -> list[Entry]:

@@ -59,6 +59,11 @@ class Count:
         return self.messages, self.payload, self.framing, self.control
 
 
+def key_of(frame: Frame) -> Key:
+    """Where `frame` is accounted."""
+    return Key(frame.kind.phase, frame.round, frame.edge, frame.direction)
+
+
 def measure(frame: Frame, size: int) -> Count:
     """The count of one frame that took `size` bytes on the wire."""
     payload, control = len(frame.payload), len(frame.mask or b"")
@@ -113,6 +118,26 @@ class Line:
         """Whether every byte sent is accounted for."""
         return self.outstanding.numbers() == (0, 0, 0, 0)
 
+    @property
+    def lost(self) -> int | None:
+        """Messages that are short and were not rejected; None if the line is wrong.
+
+        A rejected frame may be a stranger's, so what is short can be less than what was rejected.
+        How large a lost message was is known to its sender alone.
+        """
+        short, rejected = self.outstanding, self.of("rejected")
+        waited = self.of("missed").messages - self.of("late").messages
+        lost = short.messages - rejected.messages
+        if min(short.numbers()) < 0 or (short.messages > 0) is not (short.total > 0):
+            return None
+        if lost > waited:
+            return None
+        if waited == 0 and short.messages:
+            pairs = list(zip(short.numbers(), rejected.numbers(), strict=True))
+            if any(s > r for s, r in pairs) or (lost == 0 and any(s < r for s, r in pairs)):
+                return None
+        return max(lost, 0)
+
 
 class Account:
     """The coordinator's books: open lines until both ends have reported, totals for ever."""
@@ -135,7 +160,7 @@ class Account:
                 total.add(count)
 
     def settle(self) -> Iterator[Line]:
-        """Yield and forget the lines that balance."""
+        """Yield and forget the lines that balance; for when every host has reported."""
         for key in sorted(k for k, line in self._open.items() if line.balanced):
             yield self._open.pop(key)
 
@@ -148,9 +173,7 @@ class Account:
         rest = list(self.settle())
         for key in sorted(self._open):
             line = self._open[key]
-            short = line.outstanding
-            unexplained = short.messages - line.of("rejected").messages
-            if min(short.numbers()) < 0 or unexplained > line.of("missed").messages:
+            if line.lost is None:
                 fates = ", ".join(
                     f"{count.messages} messages ({count.total} bytes) {fate}"
                     for fate, count in line.fates.items()
@@ -160,7 +183,7 @@ class Account:
                     f"does not balance: {fates}. This is a defect of the program; the figures of "
                     "this run are not to be used."
                 )
-            self.lost += max(unexplained, 0)
+            self.lost += line.lost
             rest.append(line)
         self._open.clear()
         return rest

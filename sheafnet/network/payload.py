@@ -1,7 +1,8 @@
 """Tensors as wire bytes: little-endian, C order, one of four dtypes.
 
 ``float32`` is exact. ``float16`` and ``bfloat16`` round to nearest. ``int8`` is one float32 scale
-(largest magnitude / 127) followed by a byte a value. What arrives is float32 again.
+(largest magnitude / 127) followed by a byte a value. All but ``float32`` saturate: a finite
+tensor never becomes infinite on its way. What arrives is float32 again.
 """
 
 from enum import IntEnum
@@ -37,6 +38,13 @@ _ITEM_BYTES = {
     WireDtype.INT8: 1,
 }
 _SCALE_BYTES = 4
+_SMALLEST_SCALE = np.finfo(np.float32).tiny
+_BFLOAT16_MAX = float.fromhex("0x1.fep127")
+_LARGEST = {
+    WireDtype.FLOAT16: 65504.0,
+    WireDtype.BFLOAT16: _BFLOAT16_MAX,
+    WireDtype.INT8: _BFLOAT16_MAX,
+}
 
 
 def payload_bytes(dtype: WireDtype, rows: int, dim: int) -> int:
@@ -53,13 +61,14 @@ def pack(array: Array, dtype: WireDtype) -> bytes:
     values = np.ascontiguousarray(array, dtype="<f4")
     if dtype is WireDtype.FLOAT32:
         return values.tobytes()
+    values = values.clip(-_LARGEST[dtype], _LARGEST[dtype])
     if dtype is WireDtype.FLOAT16:
-        return values.clip(-65504.0, 65504.0).astype("<f2").tobytes()
+        return values.astype("<f2").tobytes()
     if dtype is WireDtype.BFLOAT16:
         bits = values.view("<u4")
         to_even = ((bits >> 16) & 1) + np.uint32(0x7FFF)
         return bytes(((bits + to_even) >> 16).astype("<u2"))
-    scale = np.float32(np.abs(values).max() / 127.0) or np.float32(1.0)
+    scale = np.float32(max(np.abs(values).max() / 127.0, _SMALLEST_SCALE))
     return bytes(scale.astype("<f4")) + bytes(np.rint(values / scale).astype(np.int8))
 
 
@@ -88,7 +97,8 @@ def unpack(payload: bytes, dtype: WireDtype, rows: int, dim: int) -> Array:
     else:
         scale = np.frombuffer(payload, dtype="<f4", count=1)[0]
         values = np.frombuffer(payload, dtype=np.int8, offset=_SCALE_BYTES).astype(np.float32)
-        values *= scale
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            values *= scale
     if not np.isfinite(values).all():
         raise FrameError("a payload with NaN or infinite values")
     return values.reshape(rows, dim)

@@ -5,14 +5,13 @@ machines they are TCP with CURVE: encrypted, and open only to who knows the serv
 run hands out through Ray. The hub counts nothing: what is a frame, and whose, is for the channels.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 
-from sheafnet.errors import DeadlineError, NetworkError
+from sheafnet.errors import NetworkError
 from sheafnet.network.frame import MAX_FRAME_BYTES
 
 _BATCH = 256
@@ -60,8 +59,16 @@ class SocketHub:
             raise NetworkError(f"cannot listen on {bind}: {error}") from None
 
     def connect(self, addresses: Mapping[int, SocketAddress]) -> None:
-        """Open a socket to each of these hosts; messages queue until they answer."""
+        """Open a socket to each of these hosts; messages queue until they answer.
+
+        A host that is connected already is left for its new address.
+
+        Raises:
+            NetworkError: an address is malformed.
+        """
         for host, address in addresses.items():
+            if host in self._push:
+                self._push.pop(host).close(linger=0)
             push = self._context.socket(zmq.PUSH)
             push.setsockopt(zmq.LINGER, 0)
             push.setsockopt(zmq.SNDHWM, 0)
@@ -69,7 +76,11 @@ class SocketHub:
                 public, secret = zmq.curve_keypair()
                 push.curve_serverkey = address.server_key
                 push.curve_publickey, push.curve_secretkey = public, secret
-            push.connect(address.endpoint)
+            try:
+                push.connect(address.endpoint)
+            except zmq.ZMQError as error:
+                push.close(linger=0)
+                raise NetworkError(f"cannot connect to {address.endpoint}: {error}") from None
             self._push[host] = push
 
     def send(self, node: int, buffer: bytes) -> None:
@@ -90,21 +101,6 @@ class SocketHub:
                 buffers.append(self._pull.recv(zmq.NOBLOCK))
         except zmq.Again:
             pass
-        return buffers
-
-    def wait_for(self, count: int, deadline_s: float) -> list[bytes]:
-        """Exactly `count` buffers.
-
-        Raises:
-            DeadlineError: fewer came within `deadline_s`.
-        """
-        buffers: list[bytes] = []
-        end = time.monotonic() + deadline_s
-        while len(buffers) < count:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise DeadlineError(f"{len(buffers)} of {count} messages came in {deadline_s} s")
-            buffers += self.receive(left)
         return buffers
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ _QUERY_CHUNK = 1024
 def ranks(queries: Tensor, gallery: Tensor) -> Tensor:
     """Rank, from 1, of row b of `gallery` among all rows for query b, by cosine similarity.
 
-    Ties count against the true partner, so constant projections rank last, not first.
+    Ties and NaN count against the true partner, so constant projections rank last, not first.
     (G, d_ij) each; returns (G,) int64.
     """
     queries, gallery = F.normalize(queries, dim=1), F.normalize(gallery, dim=1)
@@ -22,7 +22,7 @@ def ranks(queries: Tensor, gallery: Tensor) -> Tensor:
     for start in range(0, len(queries), _QUERY_CHUNK):
         similarity = queries[start : start + _QUERY_CHUNK] @ gallery.T
         own = similarity[torch.arange(len(similarity)), torch.arange(len(similarity)) + start]
-        found.append((similarity >= own[:, None]).sum(dim=1))
+        found.append((~(similarity < own[:, None])).sum(dim=1))
     return torch.cat(found)
 
 

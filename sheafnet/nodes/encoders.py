@@ -65,7 +65,10 @@ def check_encoder(chosen: Named, shape: Shape, node: str) -> Model:
             f"{nearest(chosen.name, list(ENCODERS))}"
         )
     options = check_model(
-        kind.options, chosen.options, source=f"node {node}", prefix=("encoder", chosen.name)
+        kind.options,
+        chosen.options,
+        source=f"node {node}: encoder {chosen.name}",
+        prefix=("encoder",),
     )
     problem = kind.check(shape)
     if problem:

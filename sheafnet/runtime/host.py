@@ -62,6 +62,7 @@ class _Waiting:
     addresses: list[Address] | None = None
     """None before the program has started."""
     deadline: float = math.inf
+    overdue: bool = False
 
 
 class Host:
@@ -104,14 +105,9 @@ class Host:
             for index, node in self._nodes.items()
         }
         start = time.perf_counter()
-        failure, waited = None, 0.0
-        try:
-            waited = self._drive(programs)
-        except SheafnetError as error:
-            failure = error
-        finally:
-            for program in programs.values():
-                program.close()
+        waited, failure = self._drive(programs)
+        for program in programs.values():
+            program.close()
         return Report(
             records=records,
             ledger=self._board.drain(),
@@ -136,29 +132,43 @@ class Host:
             else:
                 yield from infer(node, round_, records.inference)
 
-    def _drive(self, programs: dict[int, Program]) -> float:
-        """Advance all programs to their end; returns the seconds spent waiting."""
+    def _drive(self, programs: dict[int, Program]) -> tuple[float, SheafnetError | None]:
+        """Advance all programs to their end, or, once one has failed, as far as they get.
+
+        Returns the seconds spent waiting and the failure.
+        """
         waiting = {index: _Waiting(program) for index, program in programs.items()}
         ready = deque(programs)
-        waited = 0.0
+        waited, failure = 0.0, None
         while waiting and not self._stop.is_set():
             while ready and not self._stop.is_set():
                 index = ready.popleft()
                 wait = waiting.get(index)
-                if wait is not None and self._endpoints[index].arrived(wait.addresses or ()):
-                    self._advance(index, waiting)
+                if wait is not None and self._can_go_on(index, wait):
+                    try:
+                        self._advance(index, waiting)
+                    except SheafnetError as error:
+                        failure = failure or error
                     ready.append(index)
-                ready.extend(self._board.touched)
-                self._board.touched.clear()
+                self._take_touched(ready)
+            if failure is not None:
+                break
             if waiting:
                 waited += self._wait(waiting)
-                ready.extend(self._board.touched)
-                self._board.touched.clear()
+                self._take_touched(ready)
                 now = time.monotonic()
-                for index in [k for k, wait in waiting.items() if wait.deadline <= now]:
-                    self._advance(index, waiting)
-                    ready.append(index)
-        return waited
+                for index, wait in waiting.items():
+                    if wait.deadline <= now:
+                        wait.overdue = True
+                        ready.append(index)
+        return waited, failure
+
+    def _can_go_on(self, index: int, wait: _Waiting) -> bool:
+        return wait.overdue or self._endpoints[index].arrived(wait.addresses or ())
+
+    def _take_touched(self, ready: deque[int]) -> None:
+        ready.extend(self._board.touched)
+        self._board.touched.clear()
 
     def _advance(self, index: int, waiting: dict[int, _Waiting]) -> None:
         """Resume a node with what has come for it, up to its next wait or its end."""
@@ -168,6 +178,7 @@ class Host:
             wait.addresses = wait.program.send(mail)  # type: ignore[arg-type]  # None starts it
         except StopIteration:
             return
+        wait.overdue = False
         wait.deadline = time.monotonic() + self._plan.config.run.deadline_s
         waiting[index] = wait
 

@@ -116,9 +116,12 @@ class Plan:
         floors = {}
         for edge in self.topology.edges:
             for direction in (0, 1):
+                times = 1
                 if phase == "train":
-                    tensors = 2 if config.training.exchange_gradients else 1
-                    rows = [config.training.batch_size] * (config.training.rounds * tensors)
+                    times = config.training.rounds * (
+                        2 if config.training.exchange_gradients else 1
+                    )
+                    rows = [config.training.batch_size]
                 elif phase == "evaluation":
                     rows = [self.gallery, self.dataset.classes]
                 else:
@@ -126,7 +129,7 @@ class Plan:
                     answered = masks[edge.other(sender)] & ~masks[sender]
                     rows = answered.sum(axis=1).tolist()
                 total = sum(payload_bytes(dtype, count, edge.dim) for count in rows)
-                floors[edge.index, direction] = total
+                floors[edge.index, direction] = times * total
         return floors
 
     def _missing_masks(self) -> list[Mask]:

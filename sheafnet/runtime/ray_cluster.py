@@ -8,6 +8,7 @@ the coordinator owns the hosts, they end with it, and it ends with the driver.
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -231,7 +232,8 @@ class RaySession:
         run = self._plan.config.run
         if not ray.is_initialized():
             self._ours = True
-            _join(run.address) if run.address else _start_private()
+            with _interrupt_held():
+                _join(run.address) if run.address else _start_private()
         machines = [node for node in ray.nodes() if node["Alive"]]
         transport = run.transport
         if transport == "auto":
@@ -268,7 +270,7 @@ class RaySession:
 
     def close(self) -> None:
         """End every actor; a Ray that was started here is stopped."""
-        with _uninterrupted():
+        with contextlib.suppress(KeyboardInterrupt), _interrupt_held():
             if ray.is_initialized():
                 if self._coordinator is not None:
                     with contextlib.suppress(RayError):
@@ -329,15 +331,16 @@ def _join(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let a second Ctrl-C wait until everything is put away."""
-    import signal
-
+def _interrupt_held() -> Iterator[None]:
+    """Let a Ctrl-C take effect only afterwards: Ray must not be left half started or half ended."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sheafnet.config import Config
+from sheafnet.datasets import with_absolute_paths
 from sheafnet.errors import (
     DivergenceError,
     Interrupted,
@@ -72,10 +73,11 @@ def simulate(
         DivergenceError: a loss became NaN or infinite.
         AccountingError: bytes sent and received disagree.
         NetworkError: a part of the network failed.
-        Interrupted: Ctrl-C. In this and the three cases above what was measured stays in the run
-            directory, marked with what happened.
+        Interrupted: Ctrl-C or SIGTERM. In this and the three cases above what was measured stays
+            in the run directory, marked with what happened.
     """
     begin = time.perf_counter()
+    config = with_absolute_paths(config)
     plan = Plan.open(config)
     directory = RunDirectory.create(config, run_dir)
     session: Session | None = None
@@ -91,7 +93,7 @@ def simulate(
         summary = session.finish(startup_s, time.perf_counter() - begin)
         directory.mark("finished")
         return Result(summary, directory.path)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
         directory.mark("interrupted")
         raise Interrupted(f"interrupted; what was measured is in {directory.path}") from None
     except SheafnetError as error:

@@ -97,11 +97,11 @@ class Sheaf:
 
 
 class Spectrum:
-    """Eigenvalues of a sheaf Laplacian; those under a relative tolerance count as zero."""
+    """Eigenvalues of a sheaf Laplacian; those under `tolerance` times the largest count as zero."""
 
     def __init__(self, eigenvalues: Array, tolerance: float = 1e-9) -> None:
         self.eigenvalues = eigenvalues
-        self._zero = eigenvalues <= tolerance * max(1.0, float(eigenvalues[-1]))
+        self._zero = eigenvalues <= tolerance * float(eigenvalues[-1])
 
     @property
     def global_sections(self) -> int:

@@ -166,6 +166,8 @@ def _ridge(
 ) -> Tensor:
     """Rows are grouped by which neighbours answered; each group has its own closed form."""
     positions = sorted(answers)
+    if not positions:
+        return result + moments.mean_section
     pattern = torch.zeros(rows, len(positions), dtype=torch.bool)
     full = []
     for column, position in enumerate(positions):

@@ -1,0 +1,77 @@
+"""Small runs that several tests share."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import sheafnet
+from sheafnet.config import Config, check_model
+from sheafnet.runtime.rundir import RunDirectory
+
+torch.set_num_threads(1)
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "dataset": {"name": "synthetic", "features": 12, "latent": 3, "classes": 4},
+    "nodes": ["a", "b", "c", "d"],
+    "edges": [["a", "b"], ["b", "c"], ["c", "d"], ["d", "a"], ["a", "c"]],
+    "defaults": {
+        "node": {"encoder": {"name": "mlp", "hidden": [16]}, "embedding_dim": 8},
+        "edge": {"comparison_dim": 0.5},
+    },
+    "training": {"rounds": 6, "batch_size": 16},
+    "inference": {"rounds": 4, "batch_size": 20, "missing_probability": 0.4},
+    "evaluation": {"gallery": 50, "support": 80, "few_shot_draws": 2},
+    "run": {"backend": "local", "stretch": 4, "deadline_s": 30},
+}
+"""Four nodes of unequal degree, seconds to run, every phase included."""
+
+MakeConfig = Callable[..., Config]
+
+
+@pytest.fixture
+def tiny() -> MakeConfig:
+    """The tiny run with overrides, as ``tiny("training.rounds=3")``."""
+
+    def make(*overrides: str) -> Config:
+        from sheafnet.config import _apply_override
+
+        values = yaml.safe_load(yaml.safe_dump(TINY))
+        for override in overrides:
+            _apply_override(values, override)
+        return check_model(Config, values)
+
+    return make
+
+
+def artifacts(directory: Path) -> dict[str, Any]:
+    """What a run leaves that has to be the same wherever and whenever it ran."""
+    run = RunDirectory.open(directory)
+    summary = run.summary()
+    assert summary is not None
+    for key in ("timing", "memory", "backend", "actors"):
+        del summary[key]
+    return {
+        "summary": summary,
+        "rounds": list(run.lines("rounds")),
+        "ledger": sorted(map(json.dumps, run.lines("ledger"))),
+        "parameters": {
+            path.name: path.read_bytes() for path in sorted((directory / "parameters").iterdir())
+        },
+    }
+
+
+def run_artifacts(config: Config, directory: Path) -> dict[str, Any]:
+    """Run `config` in `directory` and return its artifacts."""
+    sheafnet.simulate(config, run_dir=directory)
+    return artifacts(directory)
+
+
+def of_phase(lines: Sequence[dict[str, Any]], phase: str) -> list[dict[str, Any]]:
+    """The lines of one phase."""
+    return [line for line in lines if line["phase"] == phase]

@@ -1,0 +1,160 @@
+"""Law 3: only projections cross, and nothing that is not of the run harms it."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from sheafnet.network import channel
+from sheafnet.network.frame import Frame, Kind, decode, encode
+from sheafnet.network.payload import WireDtype
+from sheafnet.nodes.node import Node
+from sheafnet.runtime.coordinator import Coordinator
+from sheafnet.runtime.plan import Plan
+from sheafnet.runtime.pool import LocalPool
+from sheafnet.runtime.ray_cluster import RaySession
+from sheafnet.runtime.rundir import RunDirectory
+from tests.conftest import MakeConfig, artifacts
+
+
+def tapped(config, directory: Path, monkeypatch) -> tuple[list[bytes], list[np.ndarray]]:
+    """Every buffer of a local run, and every section that any node computed."""
+    buffers: list[bytes] = []
+    sections: list[np.ndarray] = []
+    deliver, encode_section = channel.Switchboard.deliver, Node.sections
+
+    def tap(self, buffer):
+        buffers.append(buffer)
+        deliver(self, buffer)
+
+    def watch(self, split, events):
+        result = encode_section(self, split, events)
+        sections.append(result.detach().numpy().copy())
+        return result
+
+    monkeypatch.setattr(channel.Switchboard, "deliver", tap)
+    monkeypatch.setattr(Node, "sections", watch)
+    plan = Plan.open(config)
+    coordinator = Coordinator(plan, LocalPool(plan, "r"), RunDirectory.create(config, directory))
+    coordinator.start()
+    while coordinator.step() is not None:
+        pass
+    return buffers, sections
+
+
+def test_every_buffer_is_a_frame_of_the_method_and_of_its_edges_size(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny()
+    topology = Plan.open(config).topology
+    buffers, _ = tapped(config, tmp_path / "run", monkeypatch)
+    frames = [decode(buffer) for buffer in buffers]
+    kinds = Counter(frame.kind for frame in frames)
+    # 5 edges, both directions; 6 rounds of training, one of evaluation.
+    assert kinds[Kind.PROJECTION] == 6 * 10
+    assert kinds[Kind.GALLERY] == kinds[Kind.PROTOTYPES] == 10
+    assert kinds[Kind.GRADIENT] == 0
+    assert kinds[Kind.REQUEST] == kinds[Kind.ANSWER] > 0
+    for frame in frames:
+        dim = topology.edges[frame.edge].dim
+        assert len(frame.payload) == 4 * dim * frame.rows
+        if frame.kind is Kind.REQUEST:
+            assert frame.rows == 0
+
+
+def test_no_section_of_any_node_is_in_any_buffer(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffers, sections = tapped(tiny(), tmp_path / "run", monkeypatch)
+    wire = b"".join(buffers)
+    assert len(sections) > 20
+    for section in sections:
+        for row in section[:8]:
+            assert row.tobytes() not in wire
+    # The search would find one that had crossed.
+    assert sections[0][0].tobytes() in wire + sections[0].tobytes()
+
+
+def strangers(plan: Plan, run: str) -> list[bytes]:
+    """Frames that no honest neighbour sends, and bytes that are none."""
+    limits = plan.limits(run)
+    edge = plan.topology.edges[0]
+    values = np.ones((16, edge.dim), dtype="<f4")
+    honest = Frame(
+        Kind.PROJECTION, limits.run, 0, 2, 0, 0, WireDtype.FLOAT32, 16, None, values.tobytes()
+    )
+
+    def changed(**fields: object) -> bytes:
+        names = Frame.__slots__
+        return encode(Frame(**({n: getattr(honest, n) for n in names} | fields)))  # type: ignore[arg-type]
+
+    section = np.ones((16, plan.topology.nodes[0].dim), dtype="<f4")
+    nan = values.copy()
+    nan[3, 1] = np.nan
+    whole = encode(honest)
+    return [
+        b"",
+        b"hello",
+        whole[:-1],
+        whole + b"\0",
+        bytes([*whole[:40], whole[40] ^ 1, *whole[41:]]),
+        changed(run=limits.run ^ 1),
+        changed(edge=999),
+        changed(payload=section.tobytes()),
+        changed(payload=nan.tobytes()),
+        changed(kind=Kind.GRADIENT),
+        changed(rows=17, payload=b"\0" * 4 * 17 * edge.dim),
+        changed(dtype=WireDtype.INT8),
+        changed(kind=Kind.REQUEST, dtype=WireDtype.NONE, rows=0, payload=b"", mask=None),
+        b"\x9b" * 100_000,
+    ]
+
+
+@pytest.mark.ray
+def test_strangers_on_the_sockets_of_real_actors_are_refused(
+    tiny: MakeConfig, tmp_path: Path
+) -> None:
+    quiet = tiny("run.backend=ray", "run.nodes_per_actor=1")
+    plan = Plan.open(quiet)
+    found = []
+    for name, hostile in (("quiet", False), ("hostile", True)):
+        directory = RunDirectory.create(quiet, tmp_path / name)
+        session = RaySession(plan, directory)
+        try:
+            session.start()
+            sent = 0
+            if hostile:
+                sent = inject(Path(str(session._folder)), strangers(plan, directory.path.name))
+            while session.step() is not None:
+                pass
+            summary = session.finish(0.0, 0.0)
+        finally:
+            session.close()
+        directory.mark("finished")
+        assert summary.communication.rejected_frames == sent
+        assert summary.communication.lost_messages == 0
+        result = artifacts(directory.path)
+        del result["summary"]["communication"]["rejected_frames"]
+        result["ledger"] = [line for line in result["ledger"] if '"rejected"' not in line]
+        found.append(result)
+    assert sent == 14 * 4
+    assert found[0]["parameters"] == found[1]["parameters"]
+    assert found[0]["summary"] == found[1]["summary"]
+
+
+def inject(folder: Path, buffers: list[bytes]) -> int:
+    """Send `buffers` to every socket in `folder`; returns how many were handed over."""
+    context = zmq.Context()
+    try:
+        sockets = sorted(folder.iterdir())
+        for path in sockets:
+            push = context.socket(zmq.PUSH)
+            push.connect(f"ipc://{path}")
+            for buffer in buffers:
+                push.send(buffer)
+            push.close(linger=10_000)
+        return len(sockets) * len(buffers)
+    finally:
+        context.term()
