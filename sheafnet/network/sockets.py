@@ -8,6 +8,7 @@ run hands out through Ray. The hub counts nothing: what is a frame, and whose, i
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -93,15 +94,18 @@ class SocketHub:
 
     def receive(self, timeout_s: float) -> list[bytes]:
         """What has arrived, at most a batch; waits up to `timeout_s` for the first."""
-        if not self._pull.poll(int(timeout_s * 1000)):
-            return []
-        buffers: list[bytes] = []
+        self._pull.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
         try:
-            while len(buffers) < _BATCH:
-                buffers.append(self._pull.recv(zmq.NOBLOCK))
+            buffers = [self._pull.recv()]
         except zmq.Again:
-            pass
+            return []
+        while len(buffers) < _BATCH and self._readable():
+            buffers.append(self._pull.recv())
         return buffers
+
+    def _readable(self) -> bool:
+        events: Any = self._pull.getsockopt(zmq.EVENTS)
+        return bool(events & zmq.POLLIN)
 
     def close(self) -> None:
         """Close every socket; nothing more is sent."""

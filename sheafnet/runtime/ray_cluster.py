@@ -308,22 +308,31 @@ def _start_private() -> None:
         raise ActorError(f"Ray does not start on this machine: {error}") from None
 
 
+def check_address(address: str) -> None:
+    """Refuse an address of a Ray cluster that cannot be one or where nothing listens.
+
+    Raises:
+        ClusterError: with the address and what to do.
+    """
+    if address == "auto":
+        return
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdigit():
+        raise ClusterError(
+            f"--address {address}: must be host:port of a Ray head node (as `ray start --head` "
+            "prints it), or auto."
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_DEADLINE_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"--address {address}: nothing answers there ({error}). Is Ray running "
+            "(`ray status`), and is the port open?"
+        ) from None
+
+
 def _join(address: str) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    if address != "auto":
-        host, separator, port = address.rpartition(":")
-        if not separator or not port.isdigit():
-            raise ClusterError(
-                f"--address {address}: must be host:port of a Ray head node (as `ray start --head` "
-                "prints it), or auto."
-            )
-        try:
-            socket.create_connection((host, int(port)), timeout=_CONNECT_DEADLINE_S).close()
-        except (OSError, OverflowError) as error:
-            raise ClusterError(
-                f"--address {address}: nothing answers there ({error}). Is Ray running "
-                "(`ray status`), and is the port open?"
-            ) from None
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (RayError, ConnectionError, RuntimeError, ValueError, GetTimeoutError) as error:

@@ -79,6 +79,10 @@ def simulate(
     begin = time.perf_counter()
     config = with_absolute_paths(config)
     plan = Plan.open(config)
+    if config.run.backend == "ray" and config.run.address is not None:
+        from sheafnet.runtime.ray_cluster import check_address
+
+        check_address(config.run.address)
     directory = RunDirectory.create(config, run_dir)
     session: Session | None = None
     try:
