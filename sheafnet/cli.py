@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -239,17 +239,17 @@ def _bar(console: Console) -> Iterator[Callbacks]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(compact=True),
     )
     with Bar(*columns, console=console, expand=True) as bar:
-        task = bar.add_task("starting actors", total=None, figures="")
-        tasks = {"": task}
+        tasks: dict[str, TaskID] = {}
+        starting = bar.add_task("starting", total=None, figures="")
 
         def on_start(directory: Path) -> None:
+            bar.remove_task(starting)
             console.print(f"Run directory: {directory}", soft_wrap=True)
-            bar.remove_task(tasks.pop(""))
 
         def on_progress(progress: Progress) -> None:
             if progress.phase not in tasks:

@@ -1,7 +1,10 @@
 """The command line as a user meets it: wrong input is one message and exit code 2."""
 
 import json
+import os
+import pty
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -263,3 +266,30 @@ def test_datasets_are_listed_with_licences(
     assert all(entry["licence"] and entry["modalities"] for entry in listed.values())
     assert call(monkeypatch, "datasets") == 0
     assert "overlap-mnist" in capsys.readouterr().out
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path: Path, file) -> None:
+    """On a pseudo-terminal, since the bar is not drawn into pipes."""
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sheafnet", "simulate", "--topology", file(), "--run-dir", "run"],
+        cwd=tmp_path,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "70"},
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+    )
+    os.close(inside)
+    text = b""
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        text += part
+    os.close(terminal)
+    assert process.wait() == 0, text.decode()
+    for part in (b"train", b"6/6", b"loss", b"inference", b"4/4", b"Missing modalities"):
+        assert part in text
