@@ -71,7 +71,7 @@ def _root(
 def _simulate(
     topology: Annotated[Path, typer.Option(help="The YAML of the network and the run.")],
     rounds: Annotated[int | None, typer.Option(help="Training rounds.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything that is random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that the run draws.")] = None,
     overrides: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run, new or empty.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="Ray actors, or one process.")] = None,
@@ -197,7 +197,8 @@ def _datasets(output: FormatOption = Format.text) -> None:
         typer.echo(json.dumps({n: info.as_dict() for n, info in DATASETS.items()}, indent=2))
         return
     table = Table(title="Data sets", title_justify="left", show_lines=True)
-    for column in ("name", "what it is", "modalities", "sizes", "licence"):
+    table.add_column("name", no_wrap=True)
+    for column in ("what it is", "modalities", "sizes", "licence"):
         table.add_column(column, overflow="fold")
     for info in DATASETS.values():
         table.add_row(info.name, info.summary, info.modalities, info.sizes, info.licence)
@@ -284,9 +285,14 @@ def _lines() -> Callbacks:
 
 
 def _figures(progress: Progress) -> str:
-    parts = [f"{progress.bytes_total / 1e6:.1f} MB sent"]
+    parts = [f"{progress.bytes_total / 1e6:.1f} MB"]
     if progress.phase == "train" and progress.loss is not None and progress.energy is not None:
-        parts = [f"loss {progress.loss:.3g}", f"energy {progress.energy:.3g}", *parts]
+        parts = [
+            f"loss {progress.loss:.3g}",
+            f"contrast {progress.contrastive or 0.0:.3g}",
+            f"energy {progress.energy:.3g}",
+            *parts,
+        ]
     return "  ".join(parts)
 
 

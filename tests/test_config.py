@@ -98,7 +98,12 @@ BAD_VALUES = [
     ("inference: {ridge: 0.0}", 4, "inference.ridge = 0.0", "greater than 0"),
     ("inference: {estimator: magic}", 4, "inference.estimator = 'magic'", "'mean', 'ridge'"),
     ("evaluation: {gallery: 1}", 4, "evaluation.gallery = 1", "equal to 2 or 'all'"),
-    ("evaluation: {gallery: some}", 4, "evaluation.gallery = 'some'", "integer or 'all'"),
+    (
+        "evaluation: {gallery: some}",
+        4,
+        "evaluation.gallery = 'some'",
+        "be a valid integer or 'all'",
+    ),
     ("evaluation: {few_shot: [1, 0]}", 4, "evaluation.few_shot.1 = 0", "equal to 1"),
     ("evaluation: {few_shot: [1, 1]}", 4, "evaluation.few_shot", "a number of shots twice"),
     ("evaluation: {split: train}", 4, "evaluation.split = 'train'", "'test' or 'validation'"),
@@ -444,6 +449,13 @@ def test_an_error_that_file_and_override_make_together_names_both(refusal, file)
     )
     message = refusal(GENERATED, "nodes=[a, b]")
     assert message.startswith(f"{file} with --set nodes=[a, b]: give either graph")
+
+
+def test_an_error_that_two_overrides_make_names_both(refusal):
+    pair = ("training.reconstruction=inverse", "training.exchange_gradients=true")
+    for overrides in (pair, pair[::-1]):
+        message = refusal(GENERATED, *overrides)
+        assert message.startswith(f"--set {overrides[0]} --set {overrides[1]}: training: exchange_")
 
 
 def test_an_error_elsewhere_does_not_blame_the_override(refusal, file):

@@ -33,6 +33,8 @@ class Progress:
     """Rounds of this phase that are finished."""
     total: int
     loss: float | None
+    contrastive: float | None
+    """Mean over edges; log B where nothing has been learned."""
     energy: float | None
     bytes_total: int
     """Sent since the start of the run."""
@@ -90,6 +92,7 @@ class Coordinator:
             done=stretch.first + stretch.rounds,
             total=self._plan.rounds(stretch.phase),
             loss=last.get("loss"),
+            contrastive=last.get("contrastive"),
             energy=last.get("energy"),
             bytes_total=sum(count.total for count in self._account.totals.values()),
         )

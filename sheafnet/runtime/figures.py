@@ -149,20 +149,21 @@ def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment
             direction = topology.edges[score.edge].direction(index)
             name = topology.arrow(score.edge, direction)
             per_edge[name] = EdgeAlignment(**_mean_scores([score]))
-        per_node[topology.nodes[index].id] = NodeAlignment(
-            **_mean_scores(record.scores), probe_accuracy=record.probe
-        )
+        if record.scores:
+            per_node[topology.nodes[index].id] = NodeAlignment(
+                **_mean_scores(record.scores), probe_accuracy=record.probe
+            )
     nodes = list(per_node.values())
     return Alignment(
-        recall_at_1=mean(e.recall_at_1 for e in per_edge.values()),
-        recall_at_5=mean(e.recall_at_5 for e in per_edge.values()),
-        recall_at_10=mean(e.recall_at_10 for e in per_edge.values()),
-        zero_shot_accuracy=mean(n.zero_shot_accuracy for n in nodes),
+        recall_at_1=_mean_known(e.recall_at_1 for e in per_edge.values()),
+        recall_at_5=_mean_known(e.recall_at_5 for e in per_edge.values()),
+        recall_at_10=_mean_known(e.recall_at_10 for e in per_edge.values()),
+        zero_shot_accuracy=_mean_known(n.zero_shot_accuracy for n in nodes),
         few_shot_accuracy={
-            shots: mean(n.few_shot_accuracy[shots] for n in nodes)
-            for shots in nodes[0].few_shot_accuracy
+            str(shots): _mean_known(n.few_shot_accuracy[str(shots)] for n in nodes)
+            for shots in plan.config.evaluation.few_shot
         },
-        probe_accuracy=mean(n.probe_accuracy for n in nodes),
+        probe_accuracy=_mean_known(record.probe for record in records.values()),
         gallery=plan.gallery,
         chance=Chance(
             recall_at_1=1 / plan.gallery,
@@ -196,18 +197,22 @@ def _missing(plan: Plan, measured: Measurements) -> Missing:
         per_node[plan.topology.nodes[index].id] = NodeMissing(**totals)
     judged = [node for node in per_node.values() if node.missing]
     names = judged[0].estimators if judged else {}
+    estimators = {
+        name: Estimate(
+            nmse=_mean_known(node.estimators[name].nmse for node in judged),
+            accuracy=_mean_known(node.estimators[name].accuracy for node in judged),
+        )
+        for name in names
+    }
+    used = estimators.get(plan.config.inference.estimator)
     return Missing(
         estimator=plan.config.inference.estimator,
+        nmse=used.nmse if used else None,
+        accuracy=used.accuracy if used else None,
         missing=sum(node.missing for node in judged),
         unanswered=sum(node.unanswered for node in judged),
         accuracy_all_present=_mean_known(node.accuracy_all_present for node in judged),
-        estimators={
-            name: Estimate(
-                nmse=_mean_known(node.estimators[name].nmse for node in judged),
-                accuracy=_mean_known(node.estimators[name].accuracy for node in judged),
-            )
-            for name in names
-        },
+        estimators=estimators,
         per_node=per_node,
     )
 

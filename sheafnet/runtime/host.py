@@ -115,7 +115,7 @@ class Host:
             rejections=[str(error) for error in self._board.rejections],
             wall_s=time.perf_counter() - start,
             wait_s=waited,
-            memory_mb=psutil.Process().memory_full_info().uss / 2**20,
+            memory_mb=psutil.Process().memory_full_info().uss / 1e6,
             failure=failure,
         )
 

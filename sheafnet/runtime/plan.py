@@ -22,7 +22,7 @@ from sheafnet.network.payload import WireDtype, payload_bytes
 from sheafnet.nodes.encoders import check_encoder
 from sheafnet.nodes.missing import missing_rows
 from sheafnet.seeds import derive
-from sheafnet.topology import Topology, build_topology
+from sheafnet.topology import Edge, Topology, build_topology
 
 LITERAL_NODES = 8
 """Up to this many nodes ``nodes_per_actor: auto`` gives every node its own actor."""
@@ -87,6 +87,11 @@ class Plan:
         chosen = self.config.evaluation.gallery
         return size if chosen == "all" else min(size, chosen)
 
+    @property
+    def support(self) -> int:
+        """Labelled training events behind prototypes, few-shot examples and probe."""
+        return min(self.config.evaluation.support, self.dataset.distinct("train"))
+
     def limits(self, run: str) -> Limits:
         """What every edge may carry in the run called `run`."""
         training, inference = self.config.training, self.config.inference
@@ -107,7 +112,7 @@ class Plan:
         """Fewest payload bytes that `phase` can take, per (edge, direction).
 
         rows x d_ij x itemsize of every tensor that the method has to move; computed from the
-        plan alone. Evaluation counts prototypes of every class.
+        plan and the labels alone.
         """
         config = self.config
         name = (config.inference if phase == "inference" else config.training).wire_dtype
@@ -123,7 +128,7 @@ class Plan:
                     )
                     rows = [config.training.batch_size]
                 elif phase == "evaluation":
-                    rows = [self.gallery, self.dataset.classes]
+                    rows = [self.gallery, self._labelled_classes(edge)]
                 else:
                     sender = edge.sender(direction)
                     answered = masks[edge.other(sender)] & ~masks[sender]
@@ -131,6 +136,12 @@ class Plan:
                 total = sum(payload_bytes(dtype, count, edge.dim) for count in rows)
                 floors[edge.index, direction] = times * total
         return floors
+
+    def _labelled_classes(self, edge: Edge) -> int:
+        """Classes that occur among the labelled training events, and so have a prototype."""
+        events = np.arange(self.support, dtype=np.int64)
+        labels = self.dataset.source(edge.tail).labels("train", events, edge.index)
+        return len(np.unique(labels))
 
     def _missing_masks(self) -> list[Mask]:
         """Per node, (rounds, batch_size) bool."""

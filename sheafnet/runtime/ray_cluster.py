@@ -12,7 +12,6 @@ import signal
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +76,10 @@ class HostProcess:
         """Make the running stretch end; called while `run` is under way."""
         self._host.abort()
 
+    def alive(self) -> bool:
+        """Answers while `run` is under way, however long a round takes."""
+        return True
+
     def parameters(self) -> Parameters:
         """The parameters of the nodes here."""
         return self._host.parameters()
@@ -100,7 +103,7 @@ class RayPool:
 
     def start(self) -> int:
         """Make all host actors and connect them."""
-        # Two threads: one runs a stretch while the other may abort it.
+        # Two threads: one runs a stretch while the other answers `alive` and `abort`.
         spread = ray.remote(HostProcess).options(
             num_cpus=0, max_concurrency=2, scheduling_strategy="SPREAD"
         )
@@ -115,28 +118,23 @@ class RayPool:
         ]
         addresses = self._gather(
             [h.listen.remote(b) for h, b in zip(self._hosts, binds, strict=True)],
-            _START_DEADLINE_S,
             "start",
+            _START_DEADLINE_S,
         )
-        self._gather(
-            [h.connect.remote(addresses) for h in self._hosts], _START_DEADLINE_S, "connect"
-        )
+        self._gather([h.connect.remote(addresses) for h in self._hosts], "connect")
         return len(self._hosts)
 
     def run(self, stretch: Stretch) -> "list[Report]":
         """Run `stretch` everywhere; one failing host makes the others stop early."""
-        waits = 3 * stretch.rounds + 1
+        last = stretch.first + stretch.rounds - 1
         return self._gather(
             [host.run.remote(stretch) for host in self._hosts],
-            waits * self._plan.config.run.deadline_s,
-            f"report {stretch.phase} rounds {stretch.first}-{stretch.first + stretch.rounds - 1}",
+            f"report {stretch.phase} rounds {stretch.first}-{last}",
         )
 
     def parameters(self) -> Parameters:
         """The parameters of every node."""
-        parts = self._gather(
-            [host.parameters.remote() for host in self._hosts], _START_DEADLINE_S, "save"
-        )
+        parts = self._gather([host.parameters.remote() for host in self._hosts], "save")
         return {index: values for part in parts for index, values in part.items()}
 
     def close(self) -> None:
@@ -145,16 +143,20 @@ class RayPool:
             ray.kill(host)
         self._hosts = []
 
-    def _gather(self, calls: list[Any], deadline_s: float, what: str) -> list[Any]:
-        """The results of one call to every host, in order."""
-        end = time.monotonic() + deadline_s
+    def _gather(self, calls: list[Any], what: str, within_s: float | None = None) -> list[Any]:
+        """The results of one call to every host, in order.
+
+        A host may compute for as long as it likes while it answers that it is alive; `within_s`
+        bounds a call during which it cannot answer.
+        """
+        deadline_s = within_s or self._plan.config.run.deadline_s
         results: dict[int, Any] = {}
         pending = {call: k for k, call in enumerate(calls)}
         while pending:
-            done, _ = ray.wait(list(pending), timeout=max(0.0, end - time.monotonic()))
+            done, _ = ray.wait(list(pending), timeout=deadline_s)
             if not done:
-                late = ", ".join(self._names(k) for k in pending.values())
-                raise DeadlineError(f"{late}: did not {what} within {deadline_s:.0f} s.")
+                self._refuse_silence(list(pending.values()), what, deadline_s, within_s is None)
+                continue
             at = pending.pop(done[0])
             try:
                 results[at] = ray.get(done[0])
@@ -164,6 +166,22 @@ class RayPool:
                 for host in self._hosts:
                     host.abort.remote()
         return [results[k] for k in range(len(calls))]
+
+    def _refuse_silence(
+        self, late: list[int], what: str, deadline_s: float, may_compute: bool
+    ) -> None:
+        """Let hosts go on that are alive; raise for one that does not answer."""
+        silent = late
+        if may_compute:
+            pings = {self._hosts[k].alive.remote(): k for k in late}
+            answered, _ = ray.wait(list(pings), num_returns=len(pings), timeout=deadline_s)
+            silent = [k for ping, k in pings.items() if ping not in answered]
+        if silent:
+            names = ", ".join(self._names(k) for k in silent)
+            raise DeadlineError(
+                f"{names}: did not {what}, nor answer, within {deadline_s:.0f} s. Is the machine "
+                "stopped or overloaded? A longer run.deadline_s waits longer."
+            )
 
     def _translated(self, at: int, what: str, error: RayError) -> SheafnetError:
         cause = getattr(error, "cause", None)
@@ -332,7 +350,6 @@ def check_address(address: str) -> None:
 
 
 def _join(address: str) -> None:
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (RayError, ConnectionError, RuntimeError, ValueError, GetTimeoutError) as error:

@@ -74,17 +74,18 @@ class Communication(Figures):
 class EdgeAlignment(Figures):
     """Alignment in one direction of an edge, ``querying node->searched node``."""
 
-    recall_at_1: Share
-    recall_at_5: Share
-    recall_at_10: Share
-    zero_shot_accuracy: Share
-    few_shot_accuracy: dict[str, Share]
+    recall_at_1: Share | None
+    recall_at_5: Share | None
+    recall_at_10: Share | None
+    zero_shot_accuracy: Share | None
+    few_shot_accuracy: dict[str, Share | None]
+    """By the number of labelled examples per class."""
 
 
 class NodeAlignment(EdgeAlignment):
     """Mean over a node's edges, and its linear probe."""
 
-    probe_accuracy: Share
+    probe_accuracy: Share | None
 
 
 class Chance(Figures):
@@ -130,7 +131,10 @@ class Missing(NodeMissing):
     """Sums of rows, means of the other figures over the nodes that missed any."""
 
     estimator: str
-    """The one that the network uses."""
+    """The one that the network uses: ``inference.estimator``."""
+    nmse: float | None
+    accuracy: Share | None
+    """Of that estimator."""
     per_node: dict[str, NodeMissing]
 
 

@@ -1,5 +1,6 @@
 """The tables that the command line prints, from the figures of a run directory."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,10 +41,12 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
         f"{'actor' if s.actors == 1 else 'actors'}"
     )
     yield _communication({name: getattr(s.communication, name).model_dump() for name in PHASES})
+    each = s.communication.inference.bytes_per_inferred_sample
     yield Text(
-        f"Inference: {_count(s.missing.missing)} missing samples inferred at "
-        f"{_number(s.communication.inference.bytes_per_inferred_sample, 1)} bytes each "
-        f"({s.missing.unanswered} of them without any neighbour that had its own)."
+        "Inference: no sample was missing."
+        if each is None
+        else f"Inference: {_count(s.missing.missing)} missing samples at {each:.1f} bytes each; "
+        f"for {_count(s.missing.unanswered)} of them no neighbour had its own."
     )
     yield Text(NOT_COUNTED, style="dim")
     yield _alignment(summary)
@@ -51,7 +54,7 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
     yield Text(
         f"Start-up {t.startup_s:.1f} s, training {_number(t.train_round_ms, 1)} ms a round, "
         f"inference {_number(t.inference_round_ms, 1)} ms a round, {t.wall_s:.1f} s in all; "
-        f"{s.memory.actor_mb:.0f} MB an actor."
+        f"{s.memory.actor_mb:.0f} MB a process."
     )
 
 
@@ -108,8 +111,9 @@ def _alignment(summary: Summary) -> Table:
 
 
 def _measure(
-    table: Table, name: str, value: float, spread: list[float], chance: float | None
+    table: Table, name: str, value: float | None, given: list[float | None], chance: float | None
 ) -> None:
+    spread = [v for v in given if v is not None] or [math.nan]
     table.add_row(name, *(_number(v, 3) for v in (value, min(spread), max(spread), chance)))
 
 
@@ -158,4 +162,4 @@ def _count(value: float | None) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"

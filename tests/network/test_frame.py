@@ -316,12 +316,14 @@ ELEMENTS: list[tuple[str, Any]] = [
     # nil, bin
     ("c0", None), ("c400", b""), ("c401ff", b"\xff"), ("c50001aa", b"\xaa"),
     ("c600000002abcd", b"\xab\xcd"),
-    # str (one not UTF-8), map, array, ext, time stamp, the byte that means nothing
-    ("a0", REFUSED), ("a161", REFUSED), ("a1ff", REFUSED), ("d90161", REFUSED), ("da000161", REFUSED),
-    ("80", REFUSED), ("810000", REFUSED), ("de00010000", REFUSED), ("8180c0", REFUSED),
-    ("90", REFUSED), ("9101", REFUSED), ("9b" + "00" * 11, REFUSED), ("dc000101", REFUSED),
-    ("dd00000000", REFUSED), ("d40100", REFUSED), ("c70005", REFUSED), ("c70105ff", REFUSED),
-    ("d6ff00000000", REFUSED), ("c70cff" + "00" * 12, REFUSED), ("c1", REFUSED),
+    # str (one not UTF-8), map, array
+    ("a0", REFUSED), ("a161", REFUSED), ("a1ff", REFUSED), ("d90161", REFUSED),
+    ("da000161", REFUSED), ("80", REFUSED), ("810000", REFUSED), ("de00010000", REFUSED),
+    ("8180c0", REFUSED), ("90", REFUSED), ("9101", REFUSED), ("9b" + "00" * 11, REFUSED),
+    ("dc000101", REFUSED), ("dd00000000", REFUSED),
+    # ext, time stamp, the byte that means nothing
+    ("d40100", REFUSED), ("c70005", REFUSED), ("c70105ff", REFUSED), ("d6ff00000000", REFUSED),
+    ("c70cff" + "00" * 12, REFUSED), ("c1", REFUSED),
     # Lengths of 4 GiB with nothing behind them
     ("c6ffffffff", REFUSED), ("dbffffffff", REFUSED), ("ddffffffff", REFUSED),
     ("dfffffffff", REFUSED), ("c9ffffffff01", REFUSED),

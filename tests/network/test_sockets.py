@@ -1,0 +1,367 @@
+"""Frames between processes: both kinds of socket, strangers, and what stays behind."""
+
+import stat
+import time
+
+import numpy as np
+import psutil
+import pytest
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from sheafnet.config import Named
+from sheafnet.errors import NetworkError
+from sheafnet.network import sockets
+from sheafnet.network.channel import Endpoint, Limits, Switchboard
+from sheafnet.network.frame import Frame, Kind, encode, run_tag
+from sheafnet.network.ledger import Account
+from sheafnet.network.payload import WireDtype
+from sheafnet.network.sockets import SocketAddress, SocketHub
+from sheafnet.topology import Edge, Node, Topology
+
+pytestmark = pytest.mark.timeout(60)
+
+HOST_OF = {0: 0, 1: 1, 2: 1}
+DEADLINE_S = 20.0
+REFUSED = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_DISCONNECTED
+)
+
+
+def frame(number, size=1200):
+    return encode(
+        Frame(
+            Kind.PROJECTION, run_tag(1), 0, number, 0, 0, WireDtype.FLOAT32, 100, None,
+            bytes([number % 251]) * size,
+        )
+    )  # fmt: skip
+
+
+def collect(hub, count):
+    """The next `count` buffers; fails at the deadline instead of hanging."""
+    buffers, end = [], time.monotonic() + DEADLINE_S
+    while len(buffers) < count:
+        left = end - time.monotonic()
+        assert left > 0, f"{len(buffers)} of {count} came"
+        buffers += hub.receive(left)
+    return buffers
+
+
+def event(monitor, wanted):
+    """The first event of a socket that is one of `wanted`; none before it may be a success."""
+    while True:
+        assert monitor.poll(DEADLINE_S * 1000), "no event"
+        seen = recv_monitor_message(monitor)["event"]
+        if seen & wanted:
+            return seen
+        assert seen != zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+@pytest.fixture
+def hubs():
+    """Make hubs that are closed in the end, in whatever state the test left them."""
+    made = []
+
+    def make(bind, host_of=HOST_OF):
+        hub = SocketHub(bind, host_of)
+        made.append(hub)
+        return hub
+
+    yield make
+    for hub in made:
+        hub.close()
+
+
+@pytest.fixture
+def stranger():
+    """A socket of somebody else, and the monitor of its events."""
+    context = zmq.Context()
+    made = []
+
+    def make(kind, prepare=None):
+        socket = context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        if prepare:
+            prepare(socket)
+        made.append((socket, socket.get_monitor_socket()))
+        return made[-1]
+
+    yield make
+    for socket, monitor in made:
+        # In this order: libzmq waits for ever to tell an event to a monitor that has gone.
+        socket.monitor(None, 0)
+        monitor.close(linger=0)
+    context.destroy(linger=0)
+
+
+@pytest.fixture(params=["ipc", "tcp"])
+def pair(request, hubs, tmp_path):
+    """Two connected hubs."""
+    binds = ["tcp://127.0.0.1"] * 2
+    if request.param == "ipc":
+        binds = [f"ipc://{tmp_path}/{k}" for k in range(2)]
+    first, second = map(hubs, binds)
+    first.connect({1: second.address})
+    second.connect({0: first.address})
+    return first, second
+
+
+# What arrives
+
+
+def test_buffers_arrive_unaltered_and_in_order_in_both_directions(pair):
+    first, second = pair
+    there = [frame(k) for k in range(600)]
+    back = [frame(k, size=4 * k) for k in range(50)]
+    for k, buffer in enumerate(there):
+        first.send(1 + k % 2, buffer)  # nodes 1 and 2 share a process
+    for buffer in back:
+        second.send(0, buffer)
+    assert collect(second, 600) == there
+    assert collect(first, 50) == back
+    assert first.receive(0.0) == []
+    assert second.receive(0.0) == []
+
+
+def test_a_large_frame(pair):
+    first, second = pair
+    buffer = frame(1, size=2**24)
+    first.send(1, buffer)
+    assert collect(second, 1) == [buffer]
+
+
+def test_bytes_that_are_no_frame_are_none_of_the_hubs_business(pair):
+    first, second = pair
+    for buffer in (b"", b"\x00", b"\xff" * 100):
+        first.send(1, buffer)
+    assert collect(second, 3) == [b"", b"\x00", b"\xff" * 100]
+
+
+def test_a_batch_has_at_most_256(hubs, tmp_path):
+    first, second = hubs(f"ipc://{tmp_path}/a"), hubs(f"ipc://{tmp_path}/b")
+    first.connect({1: second.address})
+    for k in range(1000):
+        first.send(1, frame(k))
+    got, largest = [], 0
+    while len(got) < 1000:
+        batch = second.receive(DEADLINE_S)
+        assert batch
+        largest = max(largest, len(batch))
+        got += batch
+    assert got == [frame(k) for k in range(1000)]
+    assert largest <= 256
+
+
+def test_what_is_sent_before_the_other_listens_is_queued(hubs, tmp_path):
+    first = hubs(f"ipc://{tmp_path}/a")
+    first.connect({1: SocketAddress(f"ipc://{tmp_path}/b")})
+    first.send(1, frame(7))
+    assert collect(hubs(f"ipc://{tmp_path}/b"), 1) == [frame(7)]
+
+
+def test_a_host_that_has_moved_is_reached_at_its_new_address(hubs, tmp_path):
+    first, old, new = (hubs(f"ipc://{tmp_path}/{name}") for name in ("a", "old", "new"))
+    first.connect({1: old.address})
+    first.send(1, frame(1))
+    assert collect(old, 1) == [frame(1)]
+    first.connect({1: new.address})
+    first.send(1, frame(2))
+    assert collect(new, 1) == [frame(2)]
+    assert old.receive(0.0) == []
+
+
+def test_endpoints_in_two_processes_balance_to_the_byte(pair):
+    first, second = pair
+    graph = Topology(
+        "line",
+        tuple(Node(k, name, None, Named(name="mlp"), 8) for k, name in enumerate("abc")),
+        (Edge(0, 0, 1, 4), Edge(1, 1, 2, 3)),
+    )
+    limits = Limits(run_tag(1), {Kind.PROJECTION: 6}, {Kind.PROJECTION: WireDtype.FLOAT16})
+    account, taken = Account(), {}
+    boards = {hub: Switchboard(graph, hub) for hub in pair}
+    ends = {}
+    for node, hub in ((0, first), (1, second), (2, second)):
+        ends[node] = Endpoint(graph, node, limits, boards[hub])
+        boards[hub].attach(ends[node])
+    for node, end in ends.items():
+        for edge in graph.incident(node):
+            end.send(edge.index, Kind.PROJECTION, 0, np.full((6, edge.dim), node, np.float32))
+    for hub in pair:
+        for buffer in collect(hub, 1):  # nodes 1 and 2 need no socket
+            boards[hub].deliver(buffer)
+    for node, end in ends.items():
+        wanted = [(edge.index, Kind.PROJECTION, 0) for edge in graph.incident(node)]
+        for edge, message in end.take(wanted).items():
+            taken[node, edge] = message.array[0, 0]
+    for board in boards.values():
+        account.post(board.drain())
+        assert board.rejected == 0
+    assert taken == {(0, 0): 1, (1, 0): 0, (1, 1): 2, (2, 1): 1}
+    assert len(list(account.settle())) == 4
+    assert account.close() == []
+    # rows x d_ij x 2 bytes, and 21 of framing each
+    assert account.totals["train", 0, 0].numbers() == (1, 48, 21, 0)
+    assert account.totals["train", 1, 1].numbers() == (1, 36, 21, 0)
+
+
+# Strangers
+
+
+def curve(server_key):
+    def prepare(socket):
+        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+        socket.curve_serverkey = server_key
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [None, lambda socket: curve(zmq.curve_keypair()[0])(socket)],
+    ids=["plain", "wrong server key"],
+)
+def test_a_stranger_without_the_server_key_delivers_nothing_over_tcp(hubs, stranger, prepare):
+    first, second = hubs("tcp://127.0.0.1"), hubs("tcp://127.0.0.1")
+    socket, monitor = stranger(zmq.PUSH, prepare)
+    socket.connect(first.address.endpoint)
+    socket.send(b"from a stranger", zmq.NOBLOCK)
+    assert event(monitor, REFUSED)  # it was turned away before it could send anything
+    second.connect({0: first.address})
+    second.send(0, frame(1))
+    assert collect(first, 1) == [frame(1)]
+    assert first.receive(0.0) == []
+
+
+def test_who_knows_the_server_key_is_no_stranger(hubs, stranger):
+    """The counterpart of the test above: it is the key that makes the difference."""
+    hub = hubs("tcp://127.0.0.1")
+    socket, _ = stranger(zmq.PUSH, curve(hub.address.server_key))
+    socket.connect(hub.address.endpoint)
+    socket.send(frame(1), zmq.NOBLOCK)
+    assert collect(hub, 1) == [frame(1)]
+
+
+def test_an_impostor_in_the_place_of_a_host_reads_nothing(hubs, stranger):
+    def listen(socket):
+        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+        socket.curve_server = True
+
+    socket, monitor = stranger(zmq.PULL, listen)
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    genuine, _ = zmq.curve_keypair()
+    hub = hubs("tcp://127.0.0.1")
+    hub.connect({1: SocketAddress(f"tcp://127.0.0.1:{port}", genuine)})
+    hub.send(1, frame(1))
+    assert event(monitor, REFUSED)
+    assert not socket.poll(0)
+
+
+def test_every_hub_has_keys_of_its_own(hubs):
+    addresses = [hubs("tcp://127.0.0.1").address for _ in range(2)]
+    assert all(len(address.server_key) == 40 for address in addresses)  # Z85 of 32 bytes
+    assert addresses[0].server_key != addresses[1].server_key
+    assert addresses[0].endpoint != addresses[1].endpoint
+    assert all(address.endpoint.startswith("tcp://127.0.0.1:") for address in addresses)
+
+
+def test_a_message_beyond_the_limit_does_not_arrive(hubs, stranger, tmp_path, monkeypatch):
+    monkeypatch.setattr(sockets, "MAX_FRAME_BYTES", 2000)
+    hub = hubs(f"ipc://{tmp_path}/a")
+    socket, monitor = stranger(zmq.PUSH)
+    socket.connect(hub.address.endpoint)
+    assert event(monitor, zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    socket.send(bytes(2001))
+    assert event(monitor, zmq.EVENT_DISCONNECTED)
+    sender = hubs(f"ipc://{tmp_path}/b")
+    sender.connect({0: hub.address})
+    sender.send(0, bytes(2000))
+    assert collect(hub, 1) == [bytes(2000)]
+    assert hub.receive(0.0) == []
+
+
+def test_a_unix_socket_is_closed_to_other_users(hubs, tmp_path):
+    path = tmp_path / "a"
+    hub = hubs(f"ipc://{path}")
+    assert hub.address == SocketAddress(f"ipc://{path}", None)
+    mode = path.stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert mode & (stat.S_IRWXG | stat.S_IRWXO) == 0
+
+
+# Errors
+
+
+def test_a_node_on_a_host_without_connection(hubs, tmp_path):
+    hub = hubs(f"ipc://{tmp_path}/a")
+    hub.connect({0: hub.address})
+    with pytest.raises(NetworkError, match="host 1, where node 2 lives"):
+        hub.send(2, frame(1))
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "ipc:///nowhere/at/all",
+        "ipc:///tmp/" + "x" * 200,  # a Unix path has at most 107 bytes
+        "tcp://203.0.113.1",  # an address for documentation: of no machine
+        "tcp://not a host",
+        "nonsense://127.0.0.1",
+        "",
+    ],
+)
+def test_an_address_that_cannot_be_bound(bind):
+    with pytest.raises(NetworkError) as caught:
+        SocketHub(bind, HOST_OF)
+    assert f"cannot listen on {bind}" in str(caught.value)
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense://x", "tcp://127.0.0.1", ""])
+def test_an_address_that_cannot_be_connected_to(hubs, tmp_path, endpoint):
+    hub = hubs(f"ipc://{tmp_path}/a")
+    with pytest.raises(NetworkError, match=f"cannot connect to {endpoint}"):
+        hub.connect({1: SocketAddress(endpoint)})
+    with pytest.raises(NetworkError, match="no connection to host 1"):
+        hub.send(1, frame(1))
+
+
+# What stays behind
+
+
+def test_closing_leaves_no_file_descriptor_and_no_thread(tmp_path):
+    def whole_life():
+        first = SocketHub(f"ipc://{tmp_path}/a", HOST_OF)
+        second = SocketHub("tcp://127.0.0.1", HOST_OF)
+        first.connect({1: second.address})
+        second.connect({0: first.address})
+        first.connect({1: second.address})  # again, as after a restart
+        first.connect({7: SocketAddress(f"ipc://{tmp_path}/nobody")})
+        first.send(1, frame(1))
+        second.send(0, frame(2))
+        assert collect(second, 1) == [frame(1)]
+        assert collect(first, 1) == [frame(2)]
+        first.send(1, frame(3))  # unread at the end
+        first._host_of = {9: 7}
+        first.send(9, frame(4))  # and for nobody
+        with pytest.raises(NetworkError):
+            SocketHub("ipc:///nowhere/at/all", HOST_OF)
+        with pytest.raises(NetworkError):
+            first.connect({8: SocketAddress("nonsense://x")})
+        first.close()
+        second.close()
+
+    process = psutil.Process()
+    whole_life()  # libraries may open something of their own the first time
+    before = process.num_fds(), process.num_threads()
+    for _ in range(3):
+        whole_life()
+    assert (process.num_fds(), process.num_threads()) == before
+
+
+def test_closing_twice_is_no_error(tmp_path):
+    hub = SocketHub(f"ipc://{tmp_path}/a", HOST_OF)
+    hub.close()
+    hub.close()
