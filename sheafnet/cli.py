@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from sheafnet.config import Config, GraphConfig, check_model, load_config
+from sheafnet.config import Config, GraphConfig, load_config
+from sheafnet.datasets import DATASETS
 from sheafnet.errors import ConfigError, SheafnetError
 from sheafnet.network.frame import PHASES
 from sheafnet.runtime.coordinator import Progress
@@ -23,7 +24,8 @@ from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.simulate import simulate
 from sheafnet.studies.tables import print_run
-from sheafnet.topology import generate_graph
+from sheafnet.topology import build_topology, generate_graph
+from sheafnet.validation import check_model, nearest
 from sheafnet.version import __version__
 
 app = typer.Typer(
@@ -109,18 +111,19 @@ def validate(
     """Check a topology file and say what it describes."""
     plan = Plan.open(load_config(file, overrides or ()))
     topology, config = plan.topology, plan.config
-    degrees = [len(topology.incident(node.index)) for node in topology.nodes]
+    degrees = sorted({len(topology.incident(node.index)) for node in topology.nodes})
     dims = sorted({edge.dim for edge in topology.edges})
+    typer.echo(f"{file}: valid")
+    typer.echo(f"  topology: {topology.name}, data set: {config.dataset.name}")
     typer.echo(
-        f"{file}: valid. {topology.name}: {len(topology.nodes)} nodes, {len(topology.edges)} "
-        f"edges, degree {min(degrees)} to {max(degrees)}, comparison spaces of "
-        f"{', '.join(map(str, dims))} dimensions, data set {config.dataset.name}."
+        f"  nodes: {len(topology.nodes)}, edges: {len(topology.edges)}, "
+        f"degrees: {', '.join(map(str, degrees))}, d_ij: {', '.join(map(str, dims))}"
     )
     for phase in PHASES:
         count = plan.rounds(phase)
         floor = sum(plan.floor(phase).values())
-        each = f", {floor / count:,.0f} a round" if count else ""
-        typer.echo(f"  {phase}: {count} rounds, at least {floor:,} bytes of projections{each}")
+        each = f" ({floor / count:,.0f} a round)" if count else ""
+        typer.echo(f"  {phase}: rounds: {count:,}, at least {floor:,} bytes{each}")
 
 
 @app.command("topology")
@@ -147,6 +150,7 @@ def _topology(
     ] = None,
 ) -> None:
     """Write the YAML of a generated network, nodes and edges listed, ready to edit."""
+    source = f"sheafnet topology {kind.value}"
     graph = check_model(
         GraphConfig,
         {
@@ -158,7 +162,7 @@ def _topology(
             "seed": graph_seed,
             "prefix": prefix,
         },
-        source=f"sheafnet topology {kind.value}",
+        source=source,
     )
     drawn = generate_graph(graph)
     ids = [f"{prefix}{index}" for index in range(nodes)]
@@ -167,12 +171,16 @@ def _topology(
         "dataset": dataset,
         "defaults": {
             "node": {"embedding_dim": embedding_dim},
-            "edge": {"comparison_dim": yaml.safe_load(comparison_dim)},
+            "edge": {"comparison_dim": _number(comparison_dim)},
         },
         "nodes": ids,
         "edges": [[ids[i], ids[j]] for i, j in sorted(tuple(sorted(e)) for e in drawn.edges)],
     }
-    plan = Plan.open(check_model(Config, values, source=f"sheafnet topology {kind.value}"))
+    if dataset not in DATASETS:
+        raise ConfigError(
+            f"--dataset {dataset}: no such data set. {nearest(dataset, list(DATASETS))}"
+        )
+    topology = build_topology(check_model(Config, values, source=source))
     text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
     if output is None:
         typer.echo(text, nl=False)
@@ -184,15 +192,22 @@ def _topology(
         raise ConfigError(f"{output}: exists already; choose another --output.") from None
     except OSError as error:
         raise ConfigError(f"{output}: cannot be written: {error.strerror}.") from None
-    topology = plan.topology
     typer.echo(f"{output}: {len(topology.nodes)} nodes, {len(topology.edges)} edges")
+
+
+def _number(text: str) -> int | float | str:
+    """A comparison dimension as typed; what is no number is left for the model to refuse."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 @app.command("datasets")
 def _datasets(output: FormatOption = Format.text) -> None:
     """List the data sets with their modalities, sizes and licences."""
-    from sheafnet.datasets import DATASETS
-
     if output is Format.json:
         typer.echo(json.dumps({n: info.as_dict() for n, info in DATASETS.items()}, indent=2))
         return

@@ -1,22 +1,18 @@
 """The YAML of a run as frozen models: what may be said, its defaults and its bounds.
 
-``load_config`` reads a file, applies ``a.b=c`` overrides and validates. Every error is a
-`ConfigError` that names file, line, key and value and says what would be right. What only a
-registry can know (options of a data set or of an encoder) is kept as given in ``options`` and is
-checked by that registry with `check_model`.
+What only a registry can know (options of a data set or of an encoder) is kept as given in
+``options``; that registry checks it.
 """
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -25,7 +21,9 @@ from pydantic import (
     model_validator,
 )
 
+from sheafnet.document import Origin, read
 from sheafnet.errors import ConfigError
+from sheafnet.validation import check_model
 
 Positive = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
@@ -245,6 +243,12 @@ class RunConfig(Model):
     directory: str = "runs"
     """Where a run directory is made when none is named."""
 
+    @model_validator(mode="after")
+    def _address_is_of_ray(self) -> Self:
+        if self.address is not None and self.backend == "local":
+            raise ValueError("address names a Ray cluster; the local backend cannot use it")
+        return self
+
 
 class Config(Model):
     """A whole run. Either ``graph`` or ``nodes`` and ``edges``."""
@@ -270,309 +274,34 @@ class Config(Model):
             raise ValueError("give the network: graph (generated), or nodes and edges")
         return self
 
+    _origin: Origin = PrivateAttr(default_factory=Origin)
 
-M = TypeVar("M", bound=BaseModel)
-Path_ = tuple[str | int, ...]
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, values: Any) -> Any:
+        """A section whose keys are all commented out is one that is not there."""
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value is not None}
 
+    @property
+    def origin(self) -> Origin:
+        """Where the values were given, for messages."""
+        return self._origin if self._origin.source else Origin(self.name)
 
-def check_model(
-    model: type[M],
-    values: Mapping[str, Any],
-    *,
-    source: str = "configuration",
-    prefix: Path_ = (),
-    lines: Mapping[Path_, int] | None = None,
-    origins: Mapping[Path_, str] | None = None,
-) -> M:
-    """Validate `values` as `model`.
-
-    Args:
-        model: what to validate as.
-        values: the keys and values.
-        source: where they come from, for the message.
-        prefix: the key under which `values` stands.
-        lines: line in `source` of each key, where known.
-        origins: where single keys come from instead of `source`.
-
-    Raises:
-        ConfigError: naming `source`, line (where known), the whole key, the value and the remedy;
-            an unknown key comes with the nearest valid one.
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        problems = [
-            _problem(model, detail, _where(source, lines or {}, origins or {}), prefix)
-            for detail in _one_per_key(error.errors(include_url=False))
-        ]
-        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+    def fault(self, message: str, *key: str | int) -> ConfigError:
+        """An error about the value at `key`, to be raised, that says where it was given."""
+        return ConfigError(f"{self.origin.locate(*key)}: {message}")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read the YAML at `path`, apply overrides of the form ``a.b=c``, and validate.
 
     Raises:
-        ConfigError: the file is missing or no YAML, an override is malformed, or a value is wrong.
+        ConfigError: the file is missing or no YAML, an override is malformed, or a value is wrong;
+            names file, line, key and value and says what would be right.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in sorted(path.parent.glob("*.y*ml"))], n=1
-        )
-        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
-        raise ConfigError(f"{path}: no such file.{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    values, lines = _parse_yaml(text, str(path))
-    origins: dict[Path_, str] = {}
-    for override in overrides:
-        for key in _apply_override(values, override):
-            for replaced in [k for k in origins if len(k) > len(key) and k[: len(key)] == key]:
-                del origins[replaced]
-            origins[key] = f"--set {override}"
-    return check_model(Config, values, source=str(path), lines=lines, origins=origins)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A sentence that lists what is known and names the nearest to `name`."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{hint}Known: {', '.join(known)}."
-
-
-def _parse_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Path_, int]]:
-    lines: dict[Path_, int] = {}
-    walked: set[int] = set()
-    """Nodes that need no second walk: behind aliases it would take exponential time."""
-    open_: set[int] = set()
-
-    def walk(node: yaml.Node, path: Path_) -> None:
-        lines[path] = node.start_mark.line + 1
-        if id(node) in open_:
-            raise ConfigError(f"{source}:{lines[path]}: an alias stands for what contains it.")
-        if id(node) in walked:
-            return
-        walked.add(id(node))
-        open_.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                line, name = key.start_mark.line + 1, str(key.value)
-                if key.tag not in {_TEXT, _MERGE}:
-                    what = f"the key {name}" if isinstance(key, yaml.ScalarNode) else "a key"
-                    raise ConfigError(f"{source}:{line}: {what} is no text; put it in quotes.")
-                if key.tag == _MERGE and isinstance(value, yaml.SequenceNode):
-                    # PyYAML copies every mapping of the list: nested, that takes exponential time.
-                    raise ConfigError(f"{source}:{line}: '<<' takes one mapping, not a list.")
-                if name in seen:
-                    raise ConfigError(
-                        f"{source}:{line}: the key {name!r} stands twice; keep one of them."
-                    )
-                seen.add(name)
-                walk(value, (*path, name))
-                lines[(*path, name)] = line
-        elif isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                walk(item, (*path, index))
-        open_.discard(id(node))
-
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None:
-            walk(root, ())
-        values = _construct(text)
-    except RecursionError:
-        raise ConfigError(f"{source}: nested too deeply for a topology.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        what = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{where}: this is not YAML: {what}.") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{source}: a topology is a mapping of keys; this is {_kind(values)}.")
-    return values, lines
-
-
-_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
-
-
-def _construct(text: str) -> Any:
-    """The values of a YAML text of plain types.
-
-    Raises:
-        yaml.YAMLError: it is no YAML, or a scalar has not the form of its type (2020-13-45), for
-            which PyYAML lets other exceptions through.
-    """
-    try:
-        return yaml.safe_load(text)
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
-        if isinstance(error, yaml.YAMLError):
-            raise
-        raise yaml.YAMLError(f"a value has not the form of its type ({error})") from None
-
-
-def _kind(value: object) -> str:
-    return {"NoneType": "empty", "str": "one text", "list": "a list"}.get(
-        type(value).__name__, "one value"
-    )
-
-
-def _where(
-    source: str, lines: Mapping[Path_, int], origins: Mapping[Path_, str]
-) -> Callable[[Path_], str]:
-    """Says where the value of a key was given."""
-
-    def where(key: Path_) -> str:
-        above = [key[:n] for n in range(len(key), 0, -1)]
-        nearest_ = next((origins[k] for k in above if k in origins), None)
-        below = [o for k, o in origins.items() if len(k) > len(key) and k[: len(key)] == key]
-        if nearest_ is not None:
-            return " ".join(dict.fromkeys([nearest_, *below]))
-        if below:
-            return f"{source} with {' '.join(dict.fromkeys(below))}"
-        line = next((lines[k] for k in above if k in lines), None)
-        return source if line is None else f"{source}:{line}"
-
-    return where
-
-
-def _apply_override(values: dict[str, Any], override: str) -> list[Path_]:
-    """Set one key of `values`; returns its path, after that of the parent that it made, if any."""
-    key, separator, text = override.partition("=")
-    if not separator or not key or not all(key.split(".")):
-        raise ConfigError(
-            f"--set {override}: must be key=value, as in --set training.temperature=0.2"
-        )
-    try:
-        value = _construct(text)
-    except (yaml.YAMLError, RecursionError):
-        raise ConfigError(f"--set {override}: {text!r} is not a YAML value.") from None
-    left = key.split(".")
-    at: Any = values
-    path: Path_ = ()
-    made: list[Path_] = []
-    while True:
-        part = left.pop(0)
-        step: Any = _index(at, part, override) if isinstance(at, list) else part
-        path = (*path, step)
-        if not left:
-            at[step] = value
-            return [*made, path]
-        child = at[step] if isinstance(at, list) else at.get(step)
-        if child is None:
-            child = {}
-            made = made or [path]
-        if path[:-1] == ("edges",) and isinstance(child, list) and left[0].isdecimal():
-            left.insert(0, "between")
-        # A copy, since an alias may stand for the same object elsewhere in the file.
-        at[step] = at = copy(_long_form(child, path))
-        if not isinstance(at, dict | list):
-            here = ".".join(map(str, path))
-            raise ConfigError(f"--set {override}: {here} is a value, it has no keys.")
-
-
-def _long_form(value: Any, path: Path_) -> Any:
-    """A data set, encoder, node or edge in its short form as the mapping that it stands for."""
-    if isinstance(value, str):
-        if path[-1] in {"dataset", "encoder"}:
-            return {"name": value}
-        if path[:-1] == ("nodes",):
-            return {"id": value}
-    if isinstance(value, list) and path[:-1] == ("edges",):
-        return {"between": value}
-    return value
-
-
-def _index(items: list[Any], part: str, override: str) -> int:
-    if not part.isdecimal() or int(part) >= len(items):
-        bound = f"must be a position from 0 to {len(items) - 1}" if items else "is in an empty list"
-        raise ConfigError(f"--set {override}: {part!r} {bound}.")
-    return int(part)
-
-
-def _one_per_key(errors: Sequence[Any]) -> list[Any]:
-    """Pydantic reports every branch of a union; a user needs one problem per key."""
-    branches: dict[Path_, list[Any]] = {}
-    for error in errors:
-        branches.setdefault(_key_path(error), []).append(error)
-    return [_joined(group) for group in branches.values()]
-
-
-def _joined(branches: list[Any]) -> Any:
-    """The errors of all branches of a union as one that offers each of them."""
-    if len(branches) == 1:
-        return branches[0]
-    offers = []
-    for error in branches:
-        offer = error["msg"].removeprefix("Input should be ")
-        offers.append(offer if error["type"] == "literal_error" else offer.partition(", ")[0])
-    return {**branches[0], "msg": "Input should be " + " or ".join(dict.fromkeys(offers))}
-
-
-_BRANCHES = {"int", "float", "constrained-int", "constrained-float"}
-
-
-def _key_path(error: Any) -> Path_:
-    """The keys of an error's location without pydantic's names of union branches."""
-    location: Path_ = error["loc"]
-    own = 1 if error["type"] == "extra_forbidden" else 0  # the user's own key, whatever it is
-    within = location[: len(location) - own]
-    return (
-        tuple(
-            part
-            for part in within
-            if not (isinstance(part, str) and (part in _BRANCHES or "[" in part))
-        )
-        + location[len(within) :]
-    )
-
-
-def _problem(
-    model: type[BaseModel],
-    detail: Any,
-    locate: Callable[[Path_], str],
-    prefix: Path_,
-) -> str:
-    path = _key_path(detail)
-    whole = (*prefix, *path)
-    where = locate(whole)
-    key = ".".join(str(part) for part in whole)
-    if detail["type"] == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
-        return f"{where}: {key}: unknown key. {nearest(str(path[-1]), known)}"
-    if detail["type"] == "missing":
-        return f"{where}: {key}: is missing and has no default."
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "model_type":
-        message = f"needs keys below it: {', '.join(_fields_at(model, path))}"
-    message = message[0].lower() + message[1:]
-    if not path and not prefix:
-        return f"{where}: {message}."
-    given = detail["input"]
-    shown = f" = {given!r}" if isinstance(given, str | int | float | bool | None) else ""
-    return f"{where}: {key}{shown}: {message}."
-
-
-def _fields_at(model: type[BaseModel], path: Path_) -> list[str]:
-    """Names of the keys that are allowed at `path` below `model`."""
-    current: Any = model
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = current.model_fields[part].annotation
-        current = _model_in(annotation)
-        if current is None:
-            return []
-    return list(current.model_fields)
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None
+    values, origin = read(path, overrides)
+    config = check_model(Config, values, source=origin)
+    config._origin = origin
+    return config

@@ -14,9 +14,10 @@ from functools import cached_property
 import networkx as nx
 import numpy as np
 
-from sheafnet.config import Config, GraphConfig, Named, nearest
+from sheafnet.config import Config, GraphConfig, Named
 from sheafnet.errors import ConfigError
 from sheafnet.seeds import stream
+from sheafnet.validation import nearest
 
 
 @dataclass(frozen=True)
@@ -91,35 +92,38 @@ def build_topology(config: Config) -> Topology:
         ConfigError: no node, a duplicate id, an edge to an unknown node, a self-loop, a duplicate
             edge, an isolated node, a graph in several parts, a d_ij below 1 or above d_i.
     """
-    ids, pairs = _generated(config.graph) if config.graph else _listed(config)
+    ids, pairs = _generated(config, config.graph) if config.graph else _listed(config)
     nodes = _nodes(config, ids)
     position = {node.id: node.index for node in nodes}
     seen: dict[tuple[int, int], int] = {}
     found = []
     for at, (left, right, comparison_dim) in enumerate(pairs):
-        key = f"edges.{at}"
         for end in (left, right):
             if end not in position:
-                raise ConfigError(
-                    f"{config.name}: {key}: no node is called {end!r}. {nearest(end, ids)}"
+                raise config.fault(
+                    f"edges.{at}: no node is called {end!r}. {nearest(end, ids)}", "edges", at
                 )
         if left == right:
-            raise ConfigError(
-                f"{config.name}: {key}: {left} is joined to itself; an edge needs two nodes."
+            raise config.fault(
+                f"edges.{at}: {left} is joined to itself; an edge needs two nodes.", "edges", at
             )
         tail, head = sorted((position[left], position[right]))
         if (tail, head) in seen:
-            raise ConfigError(
-                f"{config.name}: {key}: {left}-{right} stands already as "
-                f"edges.{seen[tail, head]}; remove one of them."
+            raise config.fault(
+                f"edges.{at}: {left}-{right} stands already as edges.{seen[tail, head]}; "
+                "remove one of them.",
+                "edges",
+                at,
             )
         seen[tail, head] = at
-        chosen = comparison_dim
-        if chosen is None:
-            chosen, key = config.defaults.edge.comparison_dim, "defaults.edge"
-        found.append((tail, head, _dimension(config.name, key, chosen, nodes[tail], nodes[head])))
+        key: tuple[str | int, ...] = ("edges", at, "comparison_dim")
+        if comparison_dim is None:
+            comparison_dim = config.defaults.edge.comparison_dim
+            key = ("defaults", "edge", "comparison_dim")
+        dim = _dimension(config, key, comparison_dim, nodes[tail], nodes[head])
+        found.append((tail, head, dim))
     edges = tuple(Edge(i, *values) for i, values in enumerate(sorted(found)))
-    _check_connected(config.name, nodes, edges)
+    _check_connected(config, nodes, edges)
     return Topology(config.name, nodes, edges)
 
 
@@ -179,6 +183,11 @@ def _grid(n: int, columns: int | None) -> nx.Graph:
     if columns is None:
         columns = next(c for c in range(math.isqrt(n), 0, -1) if n % c == 0)
         columns = n // columns
+        if columns == n > 3:
+            raise ConfigError(
+                f"graph.nodes = {n}: a grid of {n} nodes is a line; choose another number, or "
+                "the generator line."
+            )
     if n % columns:
         raise ConfigError(
             f"graph.columns = {columns}: a grid of {n} nodes needs a divisor of {n} as width."
@@ -201,8 +210,11 @@ def _nearest_neighbours(n: int, k: int, seed: int) -> nx.Graph:
 Pair = tuple[str, str, int | float | None]
 
 
-def _generated(graph: GraphConfig) -> tuple[list[str], list[Pair]]:
-    drawn = generate_graph(graph)
+def _generated(config: Config, graph: GraphConfig) -> tuple[list[str], list[Pair]]:
+    try:
+        drawn = generate_graph(graph)
+    except ConfigError as error:
+        raise config.fault(str(error), "graph") from None
     ids = [f"{graph.prefix}{i}" for i in range(graph.nodes)]
     return ids, [(ids[i], ids[j], None) for i, j in drawn.edges]
 
@@ -211,7 +223,7 @@ def _listed(config: Config) -> tuple[list[str], list[Pair]]:
     ids = [node.id for node in config.nodes or ()]
     doubled = [name for name, count in Counter(ids).items() if count > 1]
     if doubled:
-        raise ConfigError(f"{config.name}: nodes: the id {doubled[0]!r} is used twice.")
+        raise config.fault(f"nodes: the id {doubled[0]!r} is used twice.", "nodes")
     return ids, [(*edge.between, edge.comparison_dim) for edge in config.edges or ()]
 
 
@@ -233,30 +245,34 @@ def _nodes(config: Config, ids: list[str]) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def _dimension(name: str, key: str, chosen: int | float, tail: Node, head: Node) -> int:
+def _dimension(
+    config: Config, key: tuple[str | int, ...], chosen: int | float, tail: Node, head: Node
+) -> int:
     smaller = min(tail, head, key=lambda node: node.dim)
     if isinstance(chosen, float):
         return max(1, round(chosen * smaller.dim))
     if chosen > smaller.dim:
-        raise ConfigError(
-            f"{name}: {key}.comparison_dim = {chosen}: above the embedding dimension "
-            f"{smaller.dim} of {smaller.id}; choose 1 to {smaller.dim}, or a fraction."
+        raise config.fault(
+            f"{'.'.join(map(str, key))} = {chosen}: above the embedding dimension "
+            f"{smaller.dim} of {smaller.id}; choose 1 to {smaller.dim}, or a fraction.",
+            *key,
         )
     return chosen
 
 
-def _check_connected(name: str, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> None:
+def _check_connected(config: Config, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> None:
     graph = nx.Graph()
     graph.add_nodes_from(node.index for node in nodes)
     graph.add_edges_from((edge.tail, edge.head) for edge in edges)
     alone = [nodes[i].id for i in nx.isolates(graph)]
     if alone or len(nodes) < 2:
         who = ", ".join(alone[:5]) or "the network"
-        raise ConfigError(f"{name}: {who} has no edge; join every node to at least one other.")
+        raise config.fault(f"{who} has no edge; join every node to at least one other.", "edges")
     parts = sorted(nx.connected_components(graph), key=len)
     if len(parts) > 1:
         sample = ", ".join(nodes[i].id for i in sorted(parts[0])[:5])
-        raise ConfigError(
-            f"{name}: the graph falls into {len(parts)} parts; one of them is {sample}. "
-            "Join the parts by an edge."
+        raise config.fault(
+            f"the graph falls into {len(parts)} parts; one of them is {sample}. "
+            "Join the parts by an edge.",
+            "edges",
         )

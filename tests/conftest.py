@@ -10,8 +10,10 @@ import torch
 import yaml
 
 import sheafnet
-from sheafnet.config import Config, check_model
+from sheafnet.config import Config
+from sheafnet.document import apply_override
 from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.validation import check_model
 
 torch.set_num_threads(1)
 
@@ -39,11 +41,9 @@ def tiny() -> MakeConfig:
     """The tiny run with overrides, as ``tiny("training.rounds=3")``."""
 
     def make(*overrides: str) -> Config:
-        from sheafnet.config import _apply_override
-
         values = yaml.safe_load(yaml.safe_dump(TINY))
         for override in overrides:
-            _apply_override(values, override)
+            apply_override(values, override)
         return check_model(Config, values)
 
     return make

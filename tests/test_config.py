@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sheafnet.config import Config, TrainingConfig, check_model, load_config, nearest
+from sheafnet.config import Config, TrainingConfig, load_config
+from sheafnet.document import Origin
 from sheafnet.errors import ConfigError
+from sheafnet.validation import check_model, nearest
 
 GENERATED = "name: t\ndataset: synthetic\ngraph: {generator: ring, nodes: 3}\n"
 """Three lines: what is added to it begins on line 4."""
@@ -90,10 +92,9 @@ BAD_VALUES = [
     ("training: {sheaf_reduction: max}", 4, "training.sheaf_reduction = 'max'", "'mean' or 'sum'"),
     ("training: {exchange_gradients: 3}", 4, "training.exchange_gradients = 3", "boolean"),
     ("training: 3", 4, "training = 3", "needs keys below it: rounds, batch_size"),
-    ("training:", 4, "training = None", "needs keys below it: rounds, batch_size"),
     ("training: [3]", 4, "training", "needs keys below it: rounds, batch_size"),
     ("inference: {missing_probability: 1.1}", 4, "inference.missing_probability = 1.1", "to 1"),
-    ("inference: {missing_nodes: node0}", 4, "inference.missing_nodes = 'node0'", "tuple"),
+    ("inference: {missing_nodes: node0}", 4, "inference.missing_nodes = 'node0'", "a list"),
     ("inference: {missing_nodes: [3]}", 4, "inference.missing_nodes.0 = 3", "string"),
     ("inference: {ridge: 0.0}", 4, "inference.ridge = 0.0", "greater than 0"),
     ("inference: {estimator: magic}", 4, "inference.estimator = 'magic'", "'mean', 'ridge'"),
@@ -426,7 +427,7 @@ def test_a_malformed_override_is_refused(refusal, override):
         ("training.temperature=-1", "training.temperature = -1: input should be greater than 0"),
         ("training.temperature.x=1", "training.temperature: input should be a valid number"),
         ("training={rouns: 1}", "training.rouns: unknown key. Did you mean 'rounds'?"),
-        ("training=", "training = None: needs keys below it: rounds"),
+        ("training=5", "training = 5: needs keys below it: rounds"),
         ("nodes.1.modalty=x", "nodes.1.modalty: unknown key. Did you mean 'modality'?"),
         ("edges.0.comparison_dim=abc", f"edges.0.comparison_dim = 'abc': must be {DIMENSION}"),
         ("evaluation.few_shot.0=-3", "evaluation.few_shot.0 = -3: input should be greater"),
@@ -649,7 +650,7 @@ def test_options_of_a_registry_are_checked_under_their_prefix():
     )
     lines = {("a", "rounds"): 12}
     with pytest.raises(ConfigError, match=r"^f:12: a\.rounds = -1: "):
-        check_model(TrainingConfig, {"rounds": -1}, source="f", prefix=("a",), lines=lines)
+        check_model(TrainingConfig, {"rounds": -1}, source=Origin("f", lines), prefix=("a",))
 
 
 def test_nearest_lists_what_is_known():
@@ -657,3 +658,9 @@ def test_nearest_lists_what_is_known():
         "Did you mean 'camera0'? Known: camera0, camera1."
     )
     assert nearest("zzz", ["camera0"]) == "Known: camera0."
+
+
+def test_a_section_with_everything_commented_out_is_not_there(tmp_path):
+    path = tmp_path / "net.yaml"
+    path.write_text(GENERATED + "training:\n  # rounds: 3\n")
+    assert load_config(path).training == TrainingConfig()

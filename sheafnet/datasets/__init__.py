@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sheafnet.config import Config, check_model, nearest
+from sheafnet.config import Config
 from sheafnet.datasets import (
     arrays,
     multiple_features,
@@ -14,6 +14,7 @@ from sheafnet.datasets.base import Dataset
 from sheafnet.datasets.info import DatasetInfo
 from sheafnet.errors import DatasetError
 from sheafnet.topology import Topology
+from sheafnet.validation import check_model, nearest
 
 __all__ = ["DATASETS", "DatasetInfo", "open_dataset", "with_absolute_paths"]
 
@@ -35,10 +36,12 @@ def open_dataset(config: Config, topology: Topology) -> Dataset:
     name = config.dataset.name
     if name not in DATASETS:
         known = nearest(name, [*DATASETS])
-        raise DatasetError(f"{config.name}: dataset.name = {name!r}: no such data set. {known}")
+        raise DatasetError(
+            f"{config.origin.locate('dataset')}: dataset.name = {name!r}: no such data set. {known}"
+        )
     info = DATASETS[name]
     options = check_model(
-        info.options, config.dataset.options, source=config.name, prefix=("dataset",)
+        info.options, config.dataset.options, source=config.origin, prefix=("dataset",)
     )
     return info.open(options, topology, config.run.seed)
 

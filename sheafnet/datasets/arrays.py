@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sheafnet.config import Model, nearest
+from sheafnet.config import Model
 from sheafnet.datasets.base import Events, Labels, Samples, Source, Split
 from sheafnet.datasets.epochs import Rows, SplitRows, cut, stratified
 from sheafnet.datasets.info import DatasetInfo, assign_modalities
 from sheafnet.errors import DatasetError
 from sheafnet.topology import Topology
+from sheafnet.validation import nearest
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 RESERVED = ("labels", "splits")

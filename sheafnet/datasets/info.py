@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sheafnet.config import Model, nearest
+from sheafnet.config import Model
 from sheafnet.datasets.base import Dataset
 from sheafnet.errors import ConfigError
 from sheafnet.topology import Topology
+from sheafnet.validation import nearest
 
 
 @dataclass(frozen=True)

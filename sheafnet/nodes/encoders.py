@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from sheafnet.config import Model, Named, Positive, check_model, nearest
+from sheafnet.config import Model, Named, Positive
 from sheafnet.errors import ConfigError
+from sheafnet.validation import check_model, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +53,7 @@ def register(kind: EncoderKind) -> None:
     ENCODERS[kind.name] = kind
 
 
-def check_encoder(chosen: Named, shape: Shape, node: str) -> Model:
+def check_encoder(chosen: Named, shape: Shape, where: str) -> Model:
     """The checked options of `chosen` for samples of `shape`.
 
     Raises:
@@ -61,24 +62,23 @@ def check_encoder(chosen: Named, shape: Shape, node: str) -> Model:
     kind = ENCODERS.get(chosen.name)
     if kind is None:
         raise ConfigError(
-            f"node {node}: no encoder is called {chosen.name!r}. "
-            f"{nearest(chosen.name, list(ENCODERS))}"
+            f"{where}: no encoder is called {chosen.name!r}. {nearest(chosen.name, list(ENCODERS))}"
         )
     options = check_model(
         kind.options,
         chosen.options,
-        source=f"node {node}: encoder {chosen.name}",
+        source=f"{where}: encoder {chosen.name}",
         prefix=("encoder",),
     )
     problem = kind.check(shape)
     if problem:
-        raise ConfigError(f"node {node}: encoder {chosen.name}: {problem}")
+        raise ConfigError(f"{where}: encoder {chosen.name}: {problem}")
     return options
 
 
 def build_encoder(chosen: Named, shape: Shape, dim: int, node: str) -> "nn.Module":
     """The encoder `chosen`, its weights drawn from torch's current generator."""
-    options = check_encoder(chosen, shape, node)
+    options = check_encoder(chosen, shape, f"node {node}")
     return ENCODERS[chosen.name].build(shape, dim, options)
 
 

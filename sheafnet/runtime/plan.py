@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sheafnet.config import Config, nearest
+from sheafnet.config import Config
 from sheafnet.datasets import open_dataset
 from sheafnet.datasets.base import Dataset
-from sheafnet.errors import ConfigError
 from sheafnet.network.channel import Limits
 from sheafnet.network.frame import Kind, Mask, Phase, run_tag
 from sheafnet.network.payload import WireDtype, payload_bytes
@@ -23,6 +22,7 @@ from sheafnet.nodes.encoders import check_encoder
 from sheafnet.nodes.missing import missing_rows
 from sheafnet.seeds import derive
 from sheafnet.topology import Edge, Topology, build_topology
+from sheafnet.validation import nearest
 
 LITERAL_NODES = 8
 """Up to this many nodes ``nodes_per_actor: auto`` gives every node its own actor."""
@@ -56,13 +56,19 @@ class Plan:
         topology = build_topology(config)
         dataset = open_dataset(config, topology)
         for node in topology.nodes:
-            check_encoder(node.encoder, dataset.source(node.index).shape, node.id)
+            check_encoder(
+                node.encoder,
+                dataset.source(node.index).shape,
+                f"{config.origin.source}: node {node.id}",
+            )
         _check_rows(config, dataset)
         known = [node.id for node in topology.nodes]
         for name in config.inference.missing_nodes or ():
             if name not in known:
-                raise ConfigError(
-                    f"inference.missing_nodes: no node is called {name!r}. {nearest(name, known)}"
+                raise config.fault(
+                    f"inference.missing_nodes: no node is called {name!r}. {nearest(name, known)}",
+                    "inference",
+                    "missing_nodes",
                 )
         return cls(config, topology, dataset)
 
@@ -162,26 +168,32 @@ class Plan:
         count = len(self.topology.nodes)
         chosen = self.config.run.nodes_per_actor
         if chosen == "auto":
-            hosts = cores or os.cpu_count() or 1
+            hosts = cores or len(os.sched_getaffinity(0))
             chosen = 1 if count <= LITERAL_NODES else -(-count // hosts)
         return [list(range(k, min(k + chosen, count))) for k in range(0, count, chosen)]
 
 
 def _check_rows(config: Config, dataset: Dataset) -> None:
     have = dataset.distinct("train")
+    split = config.evaluation.split
+    size = dataset.size(split) or 0
     if config.training.batch_size > have:
-        raise ConfigError(
+        raise config.fault(
             f"training.batch_size = {config.training.batch_size}: the data set has {have} "
-            f"training events; choose at most {have}."
-        )
-    size = dataset.size(config.evaluation.split) or 0
-    if config.inference.batch_size > size:
-        raise ConfigError(
-            f"inference.batch_size = {config.inference.batch_size}: the {config.evaluation.split} "
-            f"split has {size} events; choose at most {size}."
+            f"training events; choose at most {have}.",
+            "training",
+            "batch_size",
         )
     if size < 2:
-        raise ConfigError(
-            f"evaluation.split = {config.evaluation.split!r}: it has {size} events; retrieval "
-            "needs at least 2."
+        raise config.fault(
+            f"evaluation.split = {split!r}: it has {size} events; retrieval needs at least 2.",
+            "evaluation",
+            "split",
+        )
+    if config.inference.batch_size > size:
+        raise config.fault(
+            f"inference.batch_size = {config.inference.batch_size}: the {split} split has {size} "
+            f"events; choose at most {size}.",
+            "inference",
+            "batch_size",
         )

@@ -30,7 +30,7 @@ os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "64")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 if TYPE_CHECKING:
     from sheafnet.runtime.host import Report
@@ -230,7 +230,7 @@ class CoordinatorProcess:
 class RaySession:
     """A run on Ray as the driver holds it: the same calls as a `Coordinator`.
 
-    Starts a private Ray on this machine, or joins the cluster at ``run.address``.
+    Starts a private Ray on this machine unless this process is connected to a cluster already.
     """
 
     def __init__(self, plan: Plan, directory: RunDirectory) -> None:
@@ -241,17 +241,16 @@ class RaySession:
         self._ours = False
 
     def start(self) -> None:
-        """Start or join Ray, then start coordinator and hosts.
+        """Start Ray if need be, then coordinator and hosts.
 
         Raises:
-            ClusterError: the address does not answer.
             ActorError: an actor could not be made.
         """
         run = self._plan.config.run
         if not ray.is_initialized():
             self._ours = True
             with _interrupt_held():
-                _join(run.address) if run.address else _start_private()
+                _start_private()
         machines = [node for node in ray.nodes() if node["Alive"]]
         transport = run.transport
         if transport == "auto":
@@ -319,21 +318,40 @@ def _start_private() -> None:
             address="local",
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level="CRITICAL",
             object_store_memory=_OBJECT_STORE_BYTES,
         )
     except (RayError, OSError, RuntimeError, ConnectionError, ValueError) as error:
         raise ActorError(f"Ray does not start on this machine: {error}") from None
 
 
-def check_address(address: str) -> None:
-    """Refuse an address of a Ray cluster that cannot be one or where nothing listens.
+@contextlib.contextmanager
+def joined(address: str) -> Iterator[None]:
+    """Be part of the Ray cluster at `address`, unless this process is connected already.
 
     Raises:
         ClusterError: with the address and what to do.
     """
-    if address == "auto":
+    if ray.is_initialized():
+        yield
         return
+    if address != "auto":
+        _check_address(address)
+    with _interrupt_held():
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
+        except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+            raise ClusterError(
+                f"--address {address}: cannot join this Ray cluster: {error}. If it asks for a "
+                "token, as `ray start` makes it do by default, set RAY_AUTH_MODE=token here."
+            ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdigit():
         raise ClusterError(
@@ -347,13 +365,6 @@ def check_address(address: str) -> None:
             f"--address {address}: nothing answers there ({error}). Is Ray running "
             "(`ray status`), and is the port open?"
         ) from None
-
-
-def _join(address: str) -> None:
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (RayError, ConnectionError, RuntimeError, ValueError, GetTimeoutError) as error:
-        raise ClusterError(f"--address {address}: cannot join this Ray cluster: {error}") from None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -79,14 +80,30 @@ def simulate(
     begin = time.perf_counter()
     config = with_absolute_paths(config)
     plan = Plan.open(config)
-    if config.run.backend == "ray" and config.run.address is not None:
-        from sheafnet.runtime.ray_cluster import check_address
+    with _cluster(config):
+        directory = RunDirectory.create(config, run_dir)
+        try:
+            return _run(plan, directory, begin, on_start, on_progress)
+        except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
+            directory.mark("interrupted")
+            raise Interrupted(f"interrupted; what was measured is in {directory.path}") from None
+        except SheafnetError as error:
+            directory.mark(_status(error), error=str(error))
+            raise
+        except Exception as error:
+            directory.mark("failed", error=f"{type(error).__name__}: {error}")
+            raise
 
-        check_address(config.run.address)
-    directory = RunDirectory.create(config, run_dir)
-    session: Session | None = None
+
+def _run(
+    plan: Plan,
+    directory: RunDirectory,
+    begin: float,
+    on_start: Callable[[Path], None] | None,
+    on_progress: OnProgress | None,
+) -> Result:
+    session = _session(plan, directory)
     try:
-        session = _session(plan, directory)
         session.start()
         startup_s = time.perf_counter() - begin
         if on_start is not None:
@@ -97,18 +114,17 @@ def simulate(
         summary = session.finish(startup_s, time.perf_counter() - begin)
         directory.mark("finished")
         return Result(summary, directory.path)
-    except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
-        directory.mark("interrupted")
-        raise Interrupted(f"interrupted; what was measured is in {directory.path}") from None
-    except SheafnetError as error:
-        directory.mark(_status(error), error=str(error))
-        raise
-    except Exception as error:
-        directory.mark("failed", error=f"{type(error).__name__}: {error}")
-        raise
     finally:
-        if session is not None:
-            session.close()
+        session.close()
+
+
+def _cluster(config: Config) -> AbstractContextManager[None]:
+    """Membership in the cluster that the run names, before anything is written."""
+    if config.run.address is None:
+        return nullcontext()
+    from sheafnet.runtime.ray_cluster import joined
+
+    return joined(config.run.address)
 
 
 def _session(plan: Plan, directory: RunDirectory) -> Session:

@@ -168,6 +168,7 @@ def test_int8_uses_one_scale_for_the_whole_tensor():
 @given(array=tensors)
 @example(array=row(FLOAT32_MAX, -FLOAT32_MAX))
 @example(array=row(BFLOAT16_MAX, 1.0))
+@example(array=row(2.5e-43, -1.4e-45))
 @settings(max_examples=60, deadline=None)
 def test_what_is_finite_arrives_and_twice_changes_nothing_more(dtype, array):
     """A sender that checked its tensor is never refused; rounded values are fixed points."""

@@ -158,8 +158,9 @@ def test_a_batch_has_at_most_256(hubs, tmp_path):
 def test_what_is_sent_before_the_other_listens_is_queued(hubs, tmp_path):
     first = hubs(f"ipc://{tmp_path}/a")
     first.connect({1: SocketAddress(f"ipc://{tmp_path}/b")})
-    first.send(1, frame(7))
-    assert collect(hubs(f"ipc://{tmp_path}/b"), 1) == [frame(7)]
+    for k in range(3000):  # beyond ZeroMQ's default of 1,000, where a send would block
+        first.send(1, frame(k))
+    assert collect(hubs(f"ipc://{tmp_path}/b"), 3000) == [frame(k) for k in range(3000)]
 
 
 def test_a_host_that_has_moved_is_reached_at_its_new_address(hubs, tmp_path):

@@ -18,7 +18,7 @@ def built(name: str, shape: tuple[int, ...], dim: int = 6, **options: Any) -> nn
 
 def refusal(name: str, shape: tuple[int, ...], **options: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        check_encoder(Named(name=name, **options), shape, "cam")
+        check_encoder(Named(name=name, **options), shape, "node cam")
     return str(caught.value)
 
 

@@ -235,7 +235,7 @@ def test_generated_topologies_are_valid_files(
         path = tmp_path / f"{kind}.yaml"
         assert call(monkeypatch, "topology", kind, "--nodes", "12", "-o", path) == 0
         assert call(monkeypatch, "validate", path) == 0
-        assert "12 nodes" in capsys.readouterr().out
+        assert "nodes: 12" in capsys.readouterr().out
         assert call(monkeypatch, "topology", kind, "--nodes", "12", "-o", path) == 2
         assert "exists already" in capsys.readouterr().err
 
