@@ -21,9 +21,10 @@ import zmq
 
 import sheafnet
 from sheafnet.config import Config
-from sheafnet.network.channel import Endpoint, Switchboard
+from sheafnet.network.channel import Endpoint
 from sheafnet.network.frame import Kind
 from sheafnet.network.sockets import SocketAddress, SocketHub
+from sheafnet.network.switchboard import Switchboard
 from sheafnet.runtime.plan import Plan
 
 RING = Path(__file__).parent.parent / "topologies" / "ring.yaml"

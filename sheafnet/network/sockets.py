@@ -39,7 +39,6 @@ class SocketHub:
         self._context = zmq.Context(io_threads=1)
         self._pull = self._context.socket(zmq.PULL)
         self._pull.setsockopt(zmq.LINGER, 0)
-        self._pull.setsockopt(zmq.RCVHWM, 0)
         self._pull.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         self._push: dict[int, zmq.Socket[bytes]] = {}
         key = None
@@ -94,7 +93,7 @@ class SocketHub:
 
     def receive(self, timeout_s: float) -> list[bytes]:
         """What has arrived, at most a batch; waits up to `timeout_s` for the first."""
-        self._pull.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
+        self._pull.setsockopt(zmq.RCVTIMEO, max(0, int(timeout_s * 1000)))
         try:
             buffers = [self._pull.recv()]
         except zmq.Again:

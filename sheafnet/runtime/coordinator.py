@@ -113,15 +113,15 @@ class Coordinator:
         self._pool.close()
 
     def _take(self, stretch: Stretch, reports: "list[Report]") -> None:
+        sent: dict[int, int] = defaultdict(int)
         for report in reports:
             self._account.post(report.ledger)
+            for key, fate, _, *sizes in report.ledger:
+                if fate == "sent":
+                    sent[key.round] += sum(sizes)
         self._costs.memory_mb = [report.memory_mb for report in reports]
         self._costs.rejected = sum(report.rejected for report in reports)
-        settled = list(self._account.settle())
-        self._log_ledger(settled)
-        sent: dict[int, int] = defaultdict(int)
-        for line in settled:
-            sent[line.key.round] += line.of("sent").total
+        self._log_ledger(self._account.settle())
         records = {n: r for report in reports for n, r in sorted(report.records.items())}
         if stretch.phase == "train":
             lines = self._measured.add_training({n: r.train for n, r in records.items()})

@@ -16,9 +16,10 @@ import psutil
 import torch
 
 from sheafnet.errors import SheafnetError
-from sheafnet.network.channel import Address, Endpoint, Switchboard
+from sheafnet.network.channel import Address, Endpoint
 from sheafnet.network.ledger import Entry
 from sheafnet.network.sockets import SocketHub
+from sheafnet.network.switchboard import Switchboard
 from sheafnet.nodes.evaluation import evaluate
 from sheafnet.nodes.inference import infer
 from sheafnet.nodes.node import FloatArray, Node, Program

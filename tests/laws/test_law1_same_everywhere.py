@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sheafnet.network.channel import Endpoint, Switchboard
+from sheafnet.network.channel import Endpoint
+from sheafnet.network.switchboard import Switchboard
 from sheafnet.nodes.node import Node
 from sheafnet.nodes.records import TrainRecord
 from sheafnet.nodes.training import train

@@ -16,7 +16,8 @@ from safetensors.numpy import load
 
 import sheafnet
 from sheafnet.config import Config
-from sheafnet.network.channel import Endpoint, Switchboard
+from sheafnet.network.channel import Endpoint
+from sheafnet.network.switchboard import Switchboard
 from sheafnet.nodes.node import Node
 from sheafnet.runtime.plan import Plan
 from tests.conftest import TINY, MakeConfig

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zmq
 
-from sheafnet.network import channel
+from sheafnet.network import switchboard
 from sheafnet.network.frame import Frame, Kind, decode, encode
 from sheafnet.network.payload import WireDtype
 from sheafnet.nodes.node import Node
@@ -23,7 +23,7 @@ def tapped(config, directory: Path, monkeypatch) -> tuple[list[bytes], list[np.n
     """Every buffer of a local run, and every section that any node computed."""
     buffers: list[bytes] = []
     sections: list[np.ndarray] = []
-    deliver, encode_section = channel.Switchboard.deliver, Node.sections
+    deliver, encode_section = switchboard.Switchboard.deliver, Node.sections
 
     def tap(self, buffer):
         buffers.append(buffer)
@@ -34,7 +34,7 @@ def tapped(config, directory: Path, monkeypatch) -> tuple[list[bytes], list[np.n
         sections.append(result.detach().numpy().copy())
         return result
 
-    monkeypatch.setattr(channel.Switchboard, "deliver", tap)
+    monkeypatch.setattr(switchboard.Switchboard, "deliver", tap)
     monkeypatch.setattr(Node, "sections", watch)
     plan = Plan.open(config)
     coordinator = Coordinator(plan, LocalPool(plan, "r"), RunDirectory.create(config, directory))

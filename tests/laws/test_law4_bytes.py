@@ -9,7 +9,7 @@ import pytest
 
 import sheafnet
 from sheafnet.errors import AccountingError
-from sheafnet.network import channel
+from sheafnet.network import switchboard
 from sheafnet.network.frame import decode
 from sheafnet.network.ledger import Account
 from sheafnet.network.sockets import SocketHub
@@ -31,7 +31,7 @@ def test_every_figure_is_the_length_of_the_buffers(
     tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire: Counter = Counter()
-    deliver = channel.Switchboard.deliver
+    deliver = switchboard.Switchboard.deliver
 
     def tap(self, buffer):
         frame = decode(buffer)
@@ -40,7 +40,7 @@ def test_every_figure_is_the_length_of_the_buffers(
         wire[frame.kind.phase, "payload_bytes"] += len(frame.payload)
         deliver(self, buffer)
 
-    monkeypatch.setattr(channel.Switchboard, "deliver", tap)
+    monkeypatch.setattr(switchboard.Switchboard, "deliver", tap)
     summary = sheafnet.simulate(tiny(), run_dir=tmp_path / "run").summary
     for phase in ("train", "evaluation", "inference"):
         traffic = getattr(summary.communication, phase)
@@ -143,7 +143,7 @@ def test_a_lost_or_damaged_frame_is_missed_counted_and_survived(
 def test_a_byte_that_is_not_accounted_for_fails_the_run(
     tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drain = channel.Switchboard.drain
+    drain = switchboard.Switchboard.drain
     tampered = []
 
     def short(self):
@@ -154,7 +154,7 @@ def test_a_byte_that_is_not_accounted_for_fails_the_run(
                 tampered.append(key)
         return entries
 
-    monkeypatch.setattr(channel.Switchboard, "drain", short)
+    monkeypatch.setattr(switchboard.Switchboard, "drain", short)
     with pytest.raises(AccountingError, match="train round 1"):
         sheafnet.simulate(tiny(), run_dir=tmp_path / "run")
     assert tampered

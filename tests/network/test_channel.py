@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from sheafnet.config import Named
 from sheafnet.errors import DivergenceError, FrameError, ProtocolError
-from sheafnet.network.channel import UNREAD_LIMIT, Endpoint, Limits, Switchboard
+from sheafnet.network.channel import UNREAD_LIMIT, Endpoint, Limits
 from sheafnet.network.frame import Frame, Kind, decode, encode, pack_mask, run_tag
 from sheafnet.network.ledger import Account, Key
 from sheafnet.network.payload import WireDtype, pack
+from sheafnet.network.switchboard import Switchboard
 from sheafnet.topology import Edge, Node, Topology
 
 A, B, C = 0, 1, 2

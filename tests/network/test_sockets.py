@@ -12,11 +12,12 @@ from zmq.utils.monitor import recv_monitor_message
 from sheafnet.config import Named
 from sheafnet.errors import NetworkError
 from sheafnet.network import sockets
-from sheafnet.network.channel import Endpoint, Limits, Switchboard
+from sheafnet.network.channel import Endpoint, Limits
 from sheafnet.network.frame import Frame, Kind, encode, run_tag
 from sheafnet.network.ledger import Account
 from sheafnet.network.payload import WireDtype
 from sheafnet.network.sockets import SocketAddress, SocketHub
+from sheafnet.network.switchboard import Switchboard
 from sheafnet.topology import Edge, Node, Topology
 
 pytestmark = pytest.mark.timeout(60)
