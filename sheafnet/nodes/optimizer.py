@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
@@ -39,7 +40,7 @@ class Optimizer:
         parameters = [self._parameters[k].detach() for k in chosen]
         gradients = [self._parameters[k].grad for k in chosen]
         present = [g for g in gradients if g is not None]
-        norm = float(sum((g.square().sum() for g in present), torch.zeros(())))
+        square = float(get_total_norm(present)) ** 2 if present else 0.0
         first = [self._first[k] for k in chosen]
         lr, decay = self._training.learning_rate, self._training.weight_decay
         if self._training.optimizer == "sgd":
@@ -75,4 +76,4 @@ class Optimizer:
             )
         for parameter in self._parameters:
             parameter.grad = None
-        return norm
+        return square
