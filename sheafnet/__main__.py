@@ -6,8 +6,10 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; intended errors become one message and their exit code."""
+    """Run the command line; SIGTERM and SIGHUP end it as Ctrl-C does."""
     code = 0
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     try:
         from sheafnet.cli import run
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -114,7 +115,9 @@ def validate(
     degrees = sorted({len(topology.incident(node.index)) for node in topology.nodes})
     dims = sorted({edge.dim for edge in topology.edges})
     typer.echo(f"{file}: valid")
+    seen = Counter(plan.dataset.modality(node.index) for node in topology.nodes)
     typer.echo(f"  topology: {topology.name}, data set: {config.dataset.name}")
+    typer.echo(f"  modalities: {', '.join(f'{name} x {n}' for name, n in seen.items())}")
     typer.echo(
         f"  nodes: {len(topology.nodes)}, edges: {len(topology.edges)}, "
         f"degrees: {', '.join(map(str, degrees))}, d_ij: {', '.join(map(str, dims))}"

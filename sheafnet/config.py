@@ -259,6 +259,8 @@ class Config(Model):
     graph: GraphConfig | None = None
     nodes: tuple[NodeConfig, ...] | None = None
     edges: tuple[EdgeConfig, ...] | None = None
+    imports: tuple[str, ...] = ()
+    """Python modules to import first, in every process: they may register encoders."""
     defaults: Defaults = Defaults()
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()

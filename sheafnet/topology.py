@@ -74,9 +74,9 @@ class Topology:
         return self._incident[node]
 
     def edge_name(self, edge: int) -> str:
-        """``left-right`` with the ids of both ends."""
+        """``left~right`` with the ids of both ends, in which no ~ occurs."""
         e = self.edges[edge]
-        return f"{self.nodes[e.tail].id}-{self.nodes[e.head].id}"
+        return f"{self.nodes[e.tail].id}~{self.nodes[e.head].id}"
 
     def arrow(self, edge: int, direction: int) -> str:
         """``sender->receiver`` of a directed edge."""

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -366,7 +365,7 @@ def test_the_python_of_the_readme_runs(
 def test_the_encoder_of_the_architecture_page_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = blocks(DOCS / "architecture.md", "python")
     monkeypatch.setattr(encoders, "ENCODERS", dict(encoders.ENCODERS))
-    exec(compile(code, "architecture.md", "exec"), vars(encoders) | {"math": math})
+    exec(compile(code, "architecture.md", "exec"), {"__name__": "my_encoders"})
     built = encoders.build_encoder(Named(name="deep"), (1, 4, 4), 8, "n")
     assert sum(p.numel() for p in built.parameters()) == 16 * 8 + 8 + 2 * (8 * 8 + 8) + 16
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sheafnet.config import Config
 from sheafnet.errors import ConfigError, DatasetError
 from sheafnet.network.frame import Kind
-from sheafnet.nodes.missing import missing_rows
+from sheafnet.nodes.events import gallery_size, missing_rows
 from sheafnet.runtime.plan import Plan
 from sheafnet.validation import check_model
 
@@ -116,7 +116,7 @@ def test_a_long_training_is_planned_at_once():
 @pytest.mark.parametrize(("gallery", "judged"), [(200, 200), (5000, 1000), ("all", 1000)])
 def test_the_floor_of_evaluation_by_hand(gallery, judged):
     opened = plan(evaluation={"gallery": gallery}, training={"wire_dtype": "float16"})
-    assert opened.gallery == judged
+    assert gallery_size(opened.config, opened.dataset) == judged
     # The judged projections and 10 prototypes of 32 values.
     assert opened.floor("evaluation") == dict.fromkeys(directed(opened), (judged + 10) * 32 * 2)
 
@@ -282,9 +282,10 @@ def test_batches_are_no_larger_than_the_data():
         "t: inference.batch_size = 201: the validation split has 200 events; choose at most 200."
     )
     largest = plan(**digits, training={"batch_size": 1400}, inference={"batch_size": 400})
-    assert largest.gallery == 400
+    assert gallery_size(largest.config, largest.dataset) == 400
     endless = {"dataset": {"name": "synthetic", "test_events": 2}}
-    assert plan(**endless, training={"batch_size": 10**6}, inference={"batch_size": 2}).gallery == 2
+    large = plan(**endless, training={"batch_size": 10**6}, inference={"batch_size": 2})
+    assert gallery_size(large.config, large.dataset) == 2
 
 
 def test_an_unknown_missing_node_is_told_the_nearest():

@@ -12,7 +12,7 @@ from sheafnet.datasets import (
 )
 from sheafnet.datasets.base import Dataset
 from sheafnet.datasets.info import DatasetInfo
-from sheafnet.errors import DatasetError
+from sheafnet.errors import DatasetError, InputError
 from sheafnet.topology import Topology
 from sheafnet.validation import check_model, nearest
 
@@ -43,7 +43,10 @@ def open_dataset(config: Config, topology: Topology) -> Dataset:
     options = check_model(
         info.options, config.dataset.options, source=config.origin, prefix=("dataset",)
     )
-    return info.open(options, topology, config.run.seed)
+    try:
+        return info.open(options, topology, config.run.seed)
+    except InputError as error:
+        raise type(error)(f"{config.origin.locate('dataset')}: {error}") from None
 
 
 def with_absolute_paths(config: Config) -> Config:

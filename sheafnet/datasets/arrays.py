@@ -4,6 +4,8 @@ The first axis of every array is the event. All that a run uses is checked when 
 opened; an array's values are kept only once a node asks for them.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +83,14 @@ class Arrays:
     def source(self, node: int) -> Source:
         """The source of `node`: samples of shape (features,) or (channels, height, width)."""
         modality = self._modalities[node]
+        shape = self._open(modality).shape[1:]
+        return _View(shape, partial(self._shared, modality), self._labels, self._rows)
+
+    def _shared(self, modality: str) -> Samples:
+        """The values of `modality`, loaded when a node of this process first asks for one."""
         if modality not in self._tables:
             self._tables[modality] = self._table(modality)
-        return _View(self._tables[modality], self._labels, self._rows)
+        return self._tables[modality]
 
     def _path(self, modality: str) -> Path:
         return self._folder / f"{modality}.npy"
@@ -129,13 +136,19 @@ class Arrays:
 class _View:
     """What one node sees."""
 
-    def __init__(self, table: Samples, labels: Labels, rows: SplitRows) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        table: Callable[[], Samples],
+        labels: Labels,
+        rows: SplitRows,
+    ) -> None:
         self._table, self._labels, self._rows = table, labels, rows
-        self.shape: tuple[int, ...] = table.shape[1:]
+        self.shape = shape
 
     def samples(self, split: Split, events: Events) -> Samples:
         """The node's view of `events`: (len(events), *shape)."""
-        return self._table[self._rows.rows(split, events)]
+        return self._table()[self._rows.rows(split, events)]
 
     def labels(self, split: Split, events: Events, edge: int) -> Labels:  # noqa: ARG002
         """The label of `events`, whatever the edge: (len(events),)."""

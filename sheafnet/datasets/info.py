@@ -46,7 +46,7 @@ def assign_modalities(dataset: str, topology: Topology, known: Sequence[str]) ->
     for node in topology.nodes:
         if node.modality is not None and node.modality not in known:
             raise ConfigError(
-                f"{topology.name}: node {node.id}: modality = {node.modality!r}: {dataset} has no "
+                f"node {node.id}: modality = {node.modality!r}: {dataset} has no "
                 f"such modality. {nearest(node.modality, known)}"
             )
     return tuple(node.modality or known[node.index % len(known)] for node in topology.nodes)

@@ -9,22 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sheafnet.config import Config
-from sheafnet.datasets.base import Dataset
 from sheafnet.network.channel import Message
 from sheafnet.network.frame import Kind
 from sheafnet.nodes import alignment
+from sheafnet.nodes.events import gallery_size, support_size
 from sheafnet.nodes.node import Node, Program
 from sheafnet.nodes.probe import LinearProbe
 from sheafnet.nodes.records import EdgeScores, EvaluationRecord
-
-
-def gallery_size(config: Config, dataset: Dataset) -> int:
-    """Events judged: all of the split, or at most the configured number."""
-    size = dataset.size(config.evaluation.split)
-    assert size is not None, "validation and test splits are finite"
-    chosen = config.evaluation.gallery
-    return size if chosen == "all" else min(size, chosen)
 
 
 def evaluate(node: Node, round_: int, records: list[EvaluationRecord]) -> Program:
@@ -34,7 +25,7 @@ def evaluate(node: Node, round_: int, records: list[EvaluationRecord]) -> Progra
     """
     chosen, classes = node.config.evaluation, node.dataset.classes
     size = gallery_size(node.config, node.dataset)
-    labelled = min(chosen.support, node.dataset.distinct("train"))
+    labelled = support_size(node.config, node.dataset)
     support = node.labelled("train", np.arange(labelled, dtype=np.int64))
     judged = node.labelled(chosen.split, np.arange(size, dtype=np.int64))
     known, own = node.project(support.section), node.project(judged.section)
@@ -60,7 +51,7 @@ def evaluate(node: Node, round_: int, records: list[EvaluationRecord]) -> Progra
         if edge.index in galleries and edge.index in prototypes
     ]
     probe = [alignment.accuracy(p, y) for p, y in zip(predicted, judged.labels, strict=True)]
-    records.append(EvaluationRecord(scores, sum(probe) / len(probe), size))
+    records.append(EvaluationRecord(scores, sum(probe) / len(probe)))
 
 
 def _scores(

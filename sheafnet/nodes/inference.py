@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sheafnet.network.channel import Message
 from sheafnet.network.frame import Kind
-from sheafnet.nodes.missing import inference_events, missing_rows
+from sheafnet.nodes.events import inference_events, missing_rows
 from sheafnet.nodes.node import Labelled, Node, Program
 from sheafnet.nodes.records import EstimatorSums, InferenceRecord
 from sheafnet.sheaf.estimators import ESTIMATORS, AffineMap, estimate
@@ -75,7 +75,7 @@ def _judge(
             given[position] = here, torch.from_numpy(message.array)
             answered |= here
     duals, ridge = _duals(node), node.config.inference.ridge
-    estimators = {}
+    estimators: dict[str, EstimatorSums] = {}
     for name in ESTIMATORS:
         guess = estimate(name, given, count, node.moments, duals, ridge)
         error = float((guess - truth).square().sum())

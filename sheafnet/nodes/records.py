@@ -15,7 +15,7 @@ class TrainRecord:
     """This node's side of L_recon."""
     gradient_square: float
     missed: int
-    """Neighbours whose projection did not come before the deadline."""
+    """Frames of neighbours that did not come before the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,6 @@ class EvaluationRecord:
     scores: list[EdgeScores]
     probe: float
     """Accuracy of a linear probe on h_i, mean over the node's labels."""
-    gallery: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
 """A decentralized training round at one node (METHOD section 3)."""
 
+from collections.abc import Generator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from sheafnet.errors import DivergenceError
+from sheafnet.network.channel import Address, Message
 from sheafnet.network.frame import Kind
 from sheafnet.nodes.node import Node, Program
 from sheafnet.nodes.objective import EdgeTerms, edge_terms
@@ -40,18 +43,22 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     if terms:
         loss = torch.stack([edge.weighted for edge in terms.values()]).sum()
         loss.backward(retain_graph=exchange)  # type: ignore[no-untyped-call]
+    missed = len(node.edges) - len(received)
     if exchange:
-        yield from _exchange_gradients(node, own, received, round_)
+        missed += yield from _exchange_gradients(node, own, received, round_)
     if len(received) == len(node.edges):
         node.moments.update(section.detach(), [there.detach() for there in received.values()])
     square = node.optimizer.step()
-    records.append(_record(node, round_, terms, square))
+    records.append(_record(node, round_, terms, square, missed))
 
 
 def _exchange_gradients(
     node: Node, own: list[Tensor], received: dict[int, Tensor], round_: int
-) -> Program:
-    """Return dL_recon/dp_j to each neighbour, and send what they return into the own graph."""
+) -> Generator[list[Address], dict[int, Message], int]:
+    """Return dL_recon/dp_j to each neighbour, and send what they return into the own graph.
+
+    Returns how many of them returned nothing in time.
+    """
     for position, there in received.items():
         assert there.grad is not None
         node.endpoint.send(
@@ -65,6 +72,7 @@ def _exchange_gradients(
     ]
     if returned:
         torch.autograd.backward([p for p, _ in returned], [g for _, g in returned])
+    return len(node.edges) - len(returned)
 
 
 def _refuse_divergence(node: Node, terms: dict[int, EdgeTerms], round_: int) -> None:
@@ -78,7 +86,7 @@ def _refuse_divergence(node: Node, terms: dict[int, EdgeTerms], round_: int) -> 
 
 
 def _record(
-    node: Node, round_: int, terms: dict[int, EdgeTerms], gradient_square: float
+    node: Node, round_: int, terms: dict[int, EdgeTerms], gradient_square: float, missed: int
 ) -> TrainRecord:
     absent = [float("nan")] * 3
     rows = {
@@ -92,5 +100,5 @@ def _record(
         contrastive=[c[1] for c in columns],
         reconstruction=[c[2] for c in columns],
         gradient_square=gradient_square,
-        missed=len(node.edges) - len(terms),
+        missed=missed,
     )

@@ -108,10 +108,6 @@ class Coordinator:
         self._directory.write_summary(summary.model_dump(mode="json"))
         return summary
 
-    def close(self) -> None:
-        """Let the hosts go."""
-        self._pool.close()
-
     def _take(self, stretch: Stretch, reports: "list[Report]") -> None:
         sent: dict[int, int] = defaultdict(int)
         for report in reports:
@@ -120,7 +116,11 @@ class Coordinator:
                 if fate == "sent":
                     sent[key.round] += sum(sizes)
         self._costs.memory_mb = [report.memory_mb for report in reports]
-        self._costs.rejected = sum(report.rejected for report in reports)
+        rejected = sum(report.rejected for report in reports)
+        if rejected > self._costs.rejected:
+            why = [text for report in reports for text in report.rejections]
+            self._directory.mark("running", rejections=why)
+        self._costs.rejected = rejected
         self._log_ledger(self._account.settle())
         records = {n: r for report in reports for n, r in sorted(report.records.items())}
         if stretch.phase == "train":

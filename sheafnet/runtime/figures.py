@@ -1,12 +1,14 @@
 """From what was measured and counted to the figures of the summary."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
+from sheafnet.config import EstimatorName
 from sheafnet.network.frame import Phase
 from sheafnet.network.ledger import Account, Count
+from sheafnet.nodes.events import gallery_size
 from sheafnet.nodes.records import EdgeScores, EvaluationRecord
 from sheafnet.runtime.measurements import Measurements, inference_totals, mean, number
 from sheafnet.runtime.plan import Plan
@@ -142,17 +144,18 @@ def _bytes(count: Count, floor: int) -> Bytes:
 
 def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment:
     topology = plan.topology
+    gallery = gallery_size(plan.config, plan.dataset)
+    shots = plan.config.evaluation.few_shot
     per_edge: dict[str, EdgeAlignment] = {}
     per_node: dict[str, NodeAlignment] = {}
     for index, record in sorted(records.items()):
         for score in record.scores:
             direction = topology.edges[score.edge].direction(index)
             name = topology.arrow(score.edge, direction)
-            per_edge[name] = EdgeAlignment(**_mean_scores([score]))
-        if record.scores:
-            per_node[topology.nodes[index].id] = NodeAlignment(
-                **_mean_scores(record.scores), probe_accuracy=record.probe
-            )
+            per_edge[name] = EdgeAlignment(**_mean_scores([score], shots))
+        per_node[topology.nodes[index].id] = NodeAlignment(
+            **_mean_scores(record.scores, shots), probe_accuracy=record.probe
+        )
     nodes = list(per_node.values())
     return Alignment(
         recall_at_1=_mean_known(e.recall_at_1 for e in per_edge.values()),
@@ -160,15 +163,14 @@ def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment
         recall_at_10=_mean_known(e.recall_at_10 for e in per_edge.values()),
         zero_shot_accuracy=_mean_known(n.zero_shot_accuracy for n in nodes),
         few_shot_accuracy={
-            str(shots): _mean_known(n.few_shot_accuracy[str(shots)] for n in nodes)
-            for shots in plan.config.evaluation.few_shot
+            str(k): _mean_known(n.few_shot_accuracy[str(k)] for n in nodes) for k in shots
         },
-        probe_accuracy=_mean_known(record.probe for record in records.values()),
-        gallery=plan.gallery,
+        probe_accuracy=_mean_known(node.probe_accuracy for node in nodes),
+        gallery=gallery,
         chance=Chance(
-            recall_at_1=1 / plan.gallery,
-            recall_at_5=min(1.0, 5 / plan.gallery),
-            recall_at_10=min(1.0, 10 / plan.gallery),
+            recall_at_1=1 / gallery,
+            recall_at_5=min(1.0, 5 / gallery),
+            recall_at_10=min(1.0, 10 / gallery),
             accuracy=1 / plan.dataset.classes,
         ),
         per_edge=per_edge,
@@ -176,16 +178,11 @@ def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment
     )
 
 
-def _mean_scores(scores: Iterable[EdgeScores]) -> dict[str, Any]:
-    found = list(scores)
+def _mean_scores(scores: Sequence[EdgeScores], shots: Sequence[int]) -> dict[str, Any]:
     return {
-        "recall_at_1": mean(s.recall[1] for s in found),
-        "recall_at_5": mean(s.recall[5] for s in found),
-        "recall_at_10": mean(s.recall[10] for s in found),
-        "zero_shot_accuracy": mean(s.zero_shot for s in found),
-        "few_shot_accuracy": {
-            str(shots): mean(s.few_shot[shots] for s in found) for shots in found[0].few_shot
-        },
+        **{f"recall_at_{k}": _mean_known(s.recall[k] for s in scores) for k in (1, 5, 10)},
+        "zero_shot_accuracy": _mean_known(s.zero_shot for s in scores),
+        "few_shot_accuracy": {str(k): _mean_known(s.few_shot[k] for s in scores) for k in shots},
     }
 
 
@@ -196,19 +193,18 @@ def _missing(plan: Plan, measured: Measurements) -> Missing:
         del totals["missed"]
         per_node[plan.topology.nodes[index].id] = NodeMissing(**totals)
     judged = [node for node in per_node.values() if node.missing]
-    names = judged[0].estimators if judged else {}
     estimators = {
         name: Estimate(
             nmse=_mean_known(node.estimators[name].nmse for node in judged),
             accuracy=_mean_known(node.estimators[name].accuracy for node in judged),
         )
-        for name in names
+        for name in get_args(EstimatorName)
     }
-    used = estimators.get(plan.config.inference.estimator)
+    used = estimators[plan.config.inference.estimator]
     return Missing(
         estimator=plan.config.inference.estimator,
-        nmse=used.nmse if used else None,
-        accuracy=used.accuracy if used else None,
+        nmse=used.nmse,
+        accuracy=used.accuracy,
         missing=sum(node.missing for node in judged),
         unanswered=sum(node.unanswered for node in judged),
         accuracy_all_present=_mean_known(node.accuracy_all_present for node in judged),

@@ -49,9 +49,7 @@ class Report:
     rejected: int
     """Frames refused so far."""
     rejections: list[str]
-    wall_s: float
-    wait_s: float
-    """Time in which no node of this host could go on."""
+    """Why, for the last of them."""
     memory_mb: float
     """Memory that belongs to this process alone."""
     failure: SheafnetError | None = None
@@ -62,8 +60,8 @@ class _Waiting:
     program: Program
     addresses: list[Address] | None = None
     """None before the program has started."""
-    deadline: float = math.inf
-    overdue: bool = False
+    patience_s: float = math.inf
+    """Idle seconds of the host after which it goes on with what has come."""
 
 
 class Host:
@@ -105,17 +103,14 @@ class Host:
             index: self._program(node, stretch, records[index])
             for index, node in self._nodes.items()
         }
-        start = time.perf_counter()
-        waited, failure = self._drive(programs)
+        failure = self._drive(programs)
         for program in programs.values():
             program.close()
         return Report(
             records=records,
             ledger=self._board.drain(),
             rejected=self._board.rejected,
-            rejections=[str(error) for error in self._board.rejections],
-            wall_s=time.perf_counter() - start,
-            wait_s=waited,
+            rejections=list(self._board.rejections),
             memory_mb=psutil.Process().memory_full_info().uss / 1e6,
             failure=failure,
         )
@@ -133,14 +128,14 @@ class Host:
             else:
                 yield from infer(node, round_, records.inference)
 
-    def _drive(self, programs: dict[int, Program]) -> tuple[float, SheafnetError | None]:
+    def _drive(self, programs: dict[int, Program]) -> SheafnetError | None:
         """Advance all programs to their end, or, once one has failed, as far as they get.
 
-        Returns the seconds spent waiting and the failure.
+        Returns the failure.
         """
         waiting = {index: _Waiting(program) for index, program in programs.items()}
         ready = deque(programs)
-        waited, failure = 0.0, None
+        failure = None
         while waiting and not self._stop.is_set():
             while ready and not self._stop.is_set():
                 index = ready.popleft()
@@ -155,17 +150,16 @@ class Host:
             if failure is not None:
                 break
             if waiting:
-                waited += self._wait(waiting)
+                idle = self._wait(min(wait.patience_s for wait in waiting.values()))
                 self._take_touched(ready)
-                now = time.monotonic()
                 for index, wait in waiting.items():
-                    if wait.deadline <= now:
-                        wait.overdue = True
+                    wait.patience_s -= idle
+                    if wait.patience_s <= 0:
                         ready.append(index)
-        return waited, failure
+        return failure
 
     def _can_go_on(self, index: int, wait: _Waiting) -> bool:
-        return wait.overdue or self._endpoints[index].arrived(wait.addresses or ())
+        return wait.patience_s <= 0 or self._endpoints[index].arrived(wait.addresses or ())
 
     def _take_touched(self, ready: deque[int]) -> None:
         ready.extend(self._board.touched)
@@ -179,18 +173,23 @@ class Host:
             wait.addresses = wait.program.send(mail)  # type: ignore[arg-type]  # None starts it
         except StopIteration:
             return
-        wait.overdue = False
-        wait.deadline = time.monotonic() + self._plan.config.run.deadline_s
+        wait.patience_s = self._plan.config.run.deadline_s
         waiting[index] = wait
 
-    def _wait(self, waiting: dict[int, _Waiting]) -> float:
-        """Wait for frames from outside until the next deadline; returns the seconds it took."""
+    def _wait(self, longest_s: float) -> float:
+        """Wait for frames from outside and deliver all that have come; returns the seconds.
+
+        Only this idle time counts against a deadline: a host that computes for long has not
+        looked for its mail yet.
+        """
         start = time.monotonic()
-        left = min(wait.deadline for wait in waiting.values()) - start
-        timeout = max(0.0, min(left, _LONGEST_POLL_S))
+        timeout = max(0.0, min(longest_s, _LONGEST_POLL_S))
         if self._hub is None:
             time.sleep(timeout)
         else:
-            for buffer in self._hub.receive(timeout):
-                self._board.deliver(buffer)
+            buffers = self._hub.receive(timeout)
+            while buffers:
+                for buffer in buffers:
+                    self._board.deliver(buffer)
+                buffers = self._hub.receive(0.0)
         return time.monotonic() - start

@@ -3,8 +3,9 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
+from sheafnet.config import EstimatorName
 from sheafnet.nodes.records import (
     EstimatorSums,
     EvaluationRecord,
@@ -47,9 +48,9 @@ class Measurements:
             {
                 "phase": "evaluation",
                 "round": 0,
-                "recall_at_1": mean(s.recall[1] for s in scores),
-                "zero_shot_accuracy": mean(s.zero_shot for s in scores),
-                "probe_accuracy": mean(record.probe for record in self.evaluation.values()),
+                "recall_at_1": number(mean(s.recall[1] for s in scores)),
+                "zero_shot_accuracy": number(mean(s.zero_shot for s in scores)),
+                "probe_accuracy": number(mean(record.probe for record in self.evaluation.values())),
             }
         ]
 
@@ -106,19 +107,18 @@ def inference_totals(records: Sequence[InferenceRecord]) -> Line:
     missing = sum(r.missing for r in records)
     variance = sum(r.variance for r in records)
     judged = sum(r.judged for r in records)
-    names = records[0].estimators if records else {}
     sums = {
         name: EstimatorSums(
             sum(r.estimators[name].square_error for r in records),
             sum(r.estimators[name].correct for r in records),
         )
-        for name in names
+        for name in get_args(EstimatorName)
     }
     return {
         "missing": missing,
         "unanswered": sum(r.unanswered for r in records),
         "missed": sum(r.missed for r in records),
-        "accuracy_all_present": _ratio(sum(r.present_correct for r in records), judged),
+        "accuracy_all_present": number(_ratio(sum(r.present_correct for r in records), judged)),
         "estimators": {
             name: {
                 "nmse": number(_ratio(total.square_error, variance)),

@@ -6,6 +6,7 @@ floor of bytes without looking at any message. It needs no torch, so that the co
 coordinator start fast, and every process builds it anew from the configuration.
 """
 
+import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from sheafnet.config import Config
 from sheafnet.datasets import open_dataset
 from sheafnet.datasets.base import Dataset
 from sheafnet.network.channel import Limits
-from sheafnet.network.frame import Kind, Mask, Phase, run_tag
+from sheafnet.network.frame import MAX_FRAME_BYTES, Kind, Mask, Phase, run_tag
 from sheafnet.network.payload import WireDtype, payload_bytes
 from sheafnet.nodes.encoders import check_encoder
-from sheafnet.nodes.missing import missing_rows
+from sheafnet.nodes.events import gallery_size, missing_rows, support_size
 from sheafnet.seeds import derive
 from sheafnet.topology import Edge, Topology, build_topology
 from sheafnet.validation import nearest
@@ -50,9 +51,11 @@ class Plan:
         """Check `config` as a whole.
 
         Raises:
-            ConfigError: graph, encoder, modality or sizes do not fit together.
+            ConfigError: graph, encoder, modality or sizes do not fit together, or a module of
+                ``imports`` cannot be imported.
             DatasetError: the data set is unknown or its files cannot be used.
         """
+        _import(config)
         topology = build_topology(config)
         dataset = open_dataset(config, topology)
         for node in topology.nodes:
@@ -70,7 +73,9 @@ class Plan:
                     "inference",
                     "missing_nodes",
                 )
-        return cls(config, topology, dataset)
+        plan = cls(config, topology, dataset)
+        plan._check_frames()
+        return plan
 
     def stretches(self) -> Iterator[Stretch]:
         """The run in order: training, one round of evaluation, inference."""
@@ -85,25 +90,12 @@ class Plan:
         """Rounds of `phase` in the whole run."""
         return sum(s.rounds for s in self.stretches() if s.phase == phase)
 
-    @property
-    def gallery(self) -> int:
-        """Events judged in the evaluation."""
-        size = self.dataset.size(self.config.evaluation.split)
-        assert size is not None, "validation and test splits are finite"
-        chosen = self.config.evaluation.gallery
-        return size if chosen == "all" else min(size, chosen)
-
-    @property
-    def support(self) -> int:
-        """Labelled training events behind prototypes, few-shot examples and probe."""
-        return min(self.config.evaluation.support, self.dataset.distinct("train"))
-
     def limits(self, run: str) -> Limits:
         """What every edge may carry in the run called `run`."""
         training, inference = self.config.training, self.config.inference
         rows = {
             Kind.PROJECTION: training.batch_size,
-            Kind.GALLERY: self.gallery,
+            Kind.GALLERY: gallery_size(self.config, self.dataset),
             Kind.PROTOTYPES: self.dataset.classes,
             Kind.REQUEST: inference.batch_size,
             Kind.ANSWER: inference.batch_size,
@@ -126,6 +118,7 @@ class Plan:
         masks = self._missing_masks() if phase == "inference" else []
         floors = {}
         for edge in self.topology.edges:
+            classes = self._labelled_classes(edge) if phase == "evaluation" else 0
             for direction in (0, 1):
                 times = 1
                 if phase == "train":
@@ -134,7 +127,7 @@ class Plan:
                     )
                     rows = [config.training.batch_size]
                 elif phase == "evaluation":
-                    rows = [self.gallery, self._labelled_classes(edge)]
+                    rows = [gallery_size(self.config, self.dataset), classes]
                 else:
                     sender = edge.sender(direction)
                     answered = masks[edge.other(sender)] & ~masks[sender]
@@ -145,9 +138,18 @@ class Plan:
 
     def _labelled_classes(self, edge: Edge) -> int:
         """Classes that occur among the labelled training events, and so have a prototype."""
-        events = np.arange(self.support, dtype=np.int64)
+        events = np.arange(support_size(self.config, self.dataset), dtype=np.int64)
         labels = self.dataset.source(edge.tail).labels("train", events, edge.index)
         return len(np.unique(labels))
+
+    def _check_frames(self) -> None:
+        """Refuse what would not fit into one frame."""
+        largest = max(self.limits("").rows.values()) * max(e.dim for e in self.topology.edges) * 4
+        if largest > MAX_FRAME_BYTES // 2:
+            raise self.config.fault(
+                f"a message of {largest:,} bytes; at most {MAX_FRAME_BYTES // 2:,} fit into one. "
+                "Choose a smaller evaluation.gallery, batch_size or comparison_dim."
+            )
 
     def _missing_masks(self) -> list[Mask]:
         """Per node, (rounds, batch_size) bool."""
@@ -171,6 +173,18 @@ class Plan:
             hosts = cores or len(os.sched_getaffinity(0))
             chosen = 1 if count <= LITERAL_NODES else -(-count // hosts)
         return [list(range(k, min(k + chosen, count))) for k in range(0, count, chosen)]
+
+
+def _import(config: Config) -> None:
+    for module in config.imports:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever the user's module raises is the user's to read
+            raise config.fault(
+                f"imports: {module} cannot be imported: {type(error).__name__}: {error}. It has to "
+                "be installed, or on PYTHONPATH, on every machine.",
+                "imports",
+            ) from None
 
 
 def _check_rows(config: Config, dataset: Dataset) -> None:

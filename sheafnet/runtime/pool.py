@@ -41,10 +41,6 @@ class HostPool(Protocol):
         """The parameters of every node."""
         ...
 
-    def close(self) -> None:
-        """Let the hosts go."""
-        ...
-
 
 class LocalPool:
     """All nodes in this process, driven by one thread: deterministic, for tests and debugging."""
@@ -67,6 +63,3 @@ class LocalPool:
     def parameters(self) -> Parameters:
         """The parameters of every node."""
         return self._host.parameters()
-
-    def close(self) -> None:
-        """Nothing to let go."""

@@ -10,9 +10,12 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sheafnet.config import Config
@@ -37,24 +40,27 @@ if TYPE_CHECKING:
 
 _START_DEADLINE_S = 180.0
 _CONNECT_DEADLINE_S = 5.0
+_JOIN_DEADLINE_S = 40.0
+_ANSWER_S = 15.0
+"""Least time that an actor has for an answer, whatever the deadline of frames."""
 _OBJECT_STORE_BYTES = 100 * 2**20
 
 
 class HostProcess:
     """The actor around a `Host`: some nodes of the network and their sockets."""
 
-    def __init__(self, config: Config, run: str, placement: Sequence[Sequence[int]], at: int):
-        from sheafnet.runtime.host import Host
-
-        self._plan = Plan.open(config)
+    def __init__(
+        self, config: Config, run: str, placement: Sequence[Sequence[int]], at: int
+    ) -> None:
+        self._config = config  # all else happens in calls, whose errors come back as they are
+        self._run_name = run
         self._placement = placement
         self._at = at
         self._host_of = {node: k for k, nodes in enumerate(placement) for node in nodes}
-        self._run_name = run
-        self._host_type = Host
 
     def listen(self, bind: str) -> SocketAddress:
-        """Open the socket for what arrives; returns where it listens."""
+        """Open the plan, and the socket for what arrives; returns where it listens."""
+        self._plan = Plan.open(self._config)
         if bind.startswith("tcp://"):
             bind = f"tcp://{ray.util.get_node_ip_address()}"
         self._hub = SocketHub(bind, self._host_of)
@@ -62,11 +68,13 @@ class HostProcess:
 
     def connect(self, addresses: Sequence[SocketAddress]) -> None:
         """Connect to the hosts of all neighbours, and make the nodes."""
+        from sheafnet.runtime.host import Host
+
         own = self._placement[self._at]
         topology = self._plan.topology
         neighbours = {self._host_of[e.other(n)] for n in own for e in topology.incident(n)}
         self._hub.connect({k: addresses[k] for k in sorted(neighbours - {self._at})})
-        self._host = self._host_type(self._plan, self._run_name, own, self._hub)
+        self._host = Host(self._plan, self._run_name, own, self._hub)
 
     def run(self, stretch: Stretch) -> "Report":
         """Run `stretch` on the nodes here."""
@@ -137,19 +145,13 @@ class RayPool:
         parts = self._gather([host.parameters.remote() for host in self._hosts], "save")
         return {index: values for part in parts for index, values in part.items()}
 
-    def close(self) -> None:
-        """Kill the host actors."""
-        for host in self._hosts:
-            ray.kill(host)
-        self._hosts = []
-
     def _gather(self, calls: list[Any], what: str, within_s: float | None = None) -> list[Any]:
         """The results of one call to every host, in order.
 
         A host may compute for as long as it likes while it answers that it is alive; `within_s`
         bounds a call during which it cannot answer.
         """
-        deadline_s = within_s or self._plan.config.run.deadline_s
+        deadline_s = within_s or max(self._plan.config.run.deadline_s, _ANSWER_S)
         results: dict[int, Any] = {}
         pending = {call: k for k, call in enumerate(calls)}
         while pending:
@@ -204,14 +206,16 @@ class CoordinatorProcess:
     """The actor around a `Coordinator`."""
 
     def __init__(self, config: Config, run: str, directory: str, socket_folder: str | None) -> None:
-        from pathlib import Path
-
-        plan = Plan.open(config)
-        pool = RayPool(plan, run, socket_folder)
-        self._coordinator = Coordinator(plan, pool, RunDirectory(Path(directory)))
+        self._config = config
+        self._run_name = run
+        self._directory = RunDirectory(Path(directory))
+        self._folder = socket_folder
 
     def start(self) -> None:
-        """Start the hosts."""
+        """Open the plan and start the hosts."""
+        plan = Plan.open(self._config)
+        pool = RayPool(plan, self._run_name, self._folder)
+        self._coordinator = Coordinator(plan, pool, self._directory)
         self._coordinator.start()
 
     def step(self) -> Progress | None:
@@ -222,9 +226,9 @@ class CoordinatorProcess:
         """Aggregate and save."""
         return self._coordinator.finish(startup_s, wall_s)
 
-    def close(self) -> None:
-        """End the hosts."""
-        self._coordinator.close()
+    def alive(self) -> bool:
+        """Answers while another call is under way."""
+        return True
 
 
 class RaySession:
@@ -262,6 +266,7 @@ class RaySession:
             ray.remote(CoordinatorProcess)
             .options(
                 num_cpus=0,
+                max_concurrency=2,
                 scheduling_strategy=ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
                     here, soft=False
                 ),
@@ -285,7 +290,10 @@ class RaySession:
         summary: Summary = self._call(self._coordinator.finish.remote(startup_s, wall_s))
         return summary
 
-    def close(self) -> None:
+    def __enter__(self) -> "RaySession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End every actor; a Ray that was started here is stopped."""
         with contextlib.suppress(KeyboardInterrupt), _interrupt_held():
             if ray.is_initialized():
@@ -298,7 +306,15 @@ class RaySession:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     def _call(self, reference: Any) -> Any:
+        deadline_s = max(self._plan.config.run.deadline_s, _ANSWER_S)
         try:
+            while not ray.wait([reference], timeout=deadline_s)[0]:
+                ping = self._coordinator.alive.remote()
+                if not ray.wait([ping, reference], timeout=deadline_s)[0]:
+                    raise DeadlineError(
+                        f"the coordinator did not answer within {deadline_s:.0f} s. Is the machine "
+                        "stopped or overloaded? A longer run.deadline_s waits longer."
+                    )
             return ray.get(reference)
         except RayTaskError as error:
             cause = error.cause
@@ -337,30 +353,49 @@ def joined(address: str) -> Iterator[None]:
         return
     if address != "auto":
         _check_address(address)
-    with _interrupt_held():
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
-        except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-            raise ClusterError(
-                f"--address {address}: cannot join this Ray cluster: {error}. If it asks for a "
-                "token, as `ray start` makes it do by default, set RAY_AUTH_MODE=token here."
-            ) from None
+    _try_to_join(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"--address {address}: cannot join this Ray cluster: {error}") from None
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def _try_to_join(address: str) -> None:
+    """Join from another process first, which can be ended: what is no Ray may never answer."""
+    attempt = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", attempt, address],
+            capture_output=True,
+            text=True,
+            timeout=_JOIN_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ClusterError(
+            f"--address {address}: something listens there, but it did not answer as a Ray head "
+            f"node within {_JOIN_DEADLINE_S:.0f} s."
+        ) from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        token = " Set RAY_AUTH_MODE=token and give its token." if "AuthToken" in done.stderr else ""
+        raise ClusterError(f"--address {address}: cannot join this Ray cluster: {last}.{token}")
+
+
 def _check_address(address: str) -> None:
     host, separator, port = address.rpartition(":")
-    if not separator or not port.isdigit():
+    if not separator or not port.isdecimal():
         raise ClusterError(
             f"--address {address}: must be host:port of a Ray head node (as `ray start --head` "
             "prints it), or auto."
         )
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_DEADLINE_S).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise ClusterError(
             f"--address {address}: nothing answers there ({error}). Is Ray running "
             "(`ray status`), and is the port open?"
@@ -373,11 +408,13 @@ def _interrupt_held() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     pressed = []
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    before = {ending: signal.signal(ending, lambda *_: pressed.append(True)) for ending in held}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for ending, handler in before.items():
+            signal.signal(ending, handler)
     if pressed:
         raise KeyboardInterrupt

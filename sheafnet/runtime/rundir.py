@@ -13,6 +13,7 @@ that a crash leaves the old one or the new one; a torn last line of a .jsonl is 
 
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -49,20 +50,23 @@ class RunDirectory:
         Raises:
             RunDirectoryError: it exists and is not empty, or cannot be written.
         """
-        folder = Path(path) if path is not None else _unused(config)
+        folder = Path(path) if path is not None else Path(config.run.directory)
         try:
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise RunDirectoryError(
-                    f"{folder}: exists already; sheafnet never overwrites a run. "
-                    "Choose another --run-dir."
-                )
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = _claim(folder) if path is not None else _unused(folder, config.name)
             directory = cls(folder)
             text = yaml.safe_dump(
                 config.model_dump(mode="json", exclude_none=True), sort_keys=False
             )
             _write(folder / "config.yaml", text)
-            directory.mark("running", seed=config.run.seed, started=_now(), versions=versions())
+            directory._write_about(
+                {
+                    "schema": SCHEMA,
+                    "status": "running",
+                    "seed": config.run.seed,
+                    "started": _now(),
+                    "versions": versions(),
+                }
+            )
             for name in ("rounds.jsonl", "ledger.jsonl"):
                 (folder / name).touch()
         except OSError as error:
@@ -96,8 +100,11 @@ class RunDirectory:
 
     def config(self) -> dict[str, Any]:
         """The contents of config.yaml."""
-        values = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        return dict(values)
+        path = self.path / "config.yaml"
+        try:
+            return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise RunDirectoryError(f"{path}: cannot be read: {error}") from None
 
     def summary(self) -> dict[str, Any] | None:
         """The contents of summary.json; None where the run did not finish."""
@@ -105,12 +112,10 @@ class RunDirectory:
 
     def mark(self, status: Status, **facts: Any) -> None:
         """Set the status in run.json and add `facts`."""
-        path = self.path / "run.json"
-        values: dict[str, Any] = self._json("run.json") if path.exists() else {"schema": SCHEMA}
-        values |= {"status": status, **facts}
+        values = self.about() | {"status": status, **facts}
         if status != "running":
             values["ended"] = _now()
-        _write(path, json.dumps(values, indent=2) + "\n")
+        self._write_about(values)
 
     def append(self, name: Literal["rounds", "ledger"], lines: Iterable[Mapping[str, Any]]) -> None:
         """Append `lines` to rounds.jsonl or ledger.jsonl.
@@ -118,7 +123,9 @@ class RunDirectory:
         Raises:
             RunDirectoryError: the disk is full or the folder is gone.
         """
-        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+        text = "".join(
+            json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines
+        )
         path = self.path / f"{name}.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
@@ -133,8 +140,12 @@ class RunDirectory:
             return
         with path.open(encoding="utf-8") as file:
             for line in file:
-                if line.endswith("\n"):
+                if not line.endswith("\n"):
+                    return
+                try:
                     yield json.loads(line)
+                except ValueError as error:
+                    raise RunDirectoryError(f"{path}: cannot be read: {error}") from None
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
@@ -151,10 +162,13 @@ class RunDirectory:
         contiguous = {name: np.ascontiguousarray(values) for name, values in parameters.items()}
         _write(folder / f"{node}.safetensors", save(contiguous))
 
+    def _write_about(self, values: Mapping[str, Any]) -> None:
+        _write(self.path / "run.json", json.dumps(values, indent=2) + "\n")
+
     def _json(self, name: str) -> dict[str, Any]:
         try:
             return dict(json.loads((self.path / name).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise RunDirectoryError(f"{self.path / name}: cannot be read: {error}") from None
 
 
@@ -169,14 +183,33 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _unused(config: Config) -> Path:
+def _claim(folder: Path) -> Path:
+    """Make `folder` this run's own; of two runs that try, one gets it."""
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    try:
+        if not taken:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "run.json").open("x").close()
+            return folder
+    except FileExistsError:
+        pass
+    raise RunDirectoryError(
+        f"{folder}: exists already; sheafnet never overwrites a run. Choose another --run-dir."
+    )
+
+
+def _unused(base: Path, name: str) -> Path:
+    """A new folder below `base`, named after the run and the time."""
+    base.mkdir(parents=True, exist_ok=True)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = Path(config.run.directory) / f"{config.name}-{stamp}"
-    folder, number = base, 2
-    while folder.exists():
-        folder = base.with_name(f"{base.name}-{number}")
-        number += 1
-    return folder
+    for number in itertools.count(1):
+        folder = base / (f"{name}-{stamp}" if number == 1 else f"{name}-{stamp}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            continue
+    raise AssertionError("there is always another number")
 
 
 def _now() -> str:

@@ -46,10 +46,6 @@ class Session(Protocol):
         """Aggregate and save."""
         ...
 
-    def close(self) -> None:
-        """End everything that was started."""
-        ...
-
 
 def simulate(
     config: Config,
@@ -102,8 +98,7 @@ def _run(
     on_start: Callable[[Path], None] | None,
     on_progress: OnProgress | None,
 ) -> Result:
-    session = _session(plan, directory)
-    try:
+    with _session(plan, directory) as session:
         session.start()
         startup_s = time.perf_counter() - begin
         if on_start is not None:
@@ -114,8 +109,6 @@ def _run(
         summary = session.finish(startup_s, time.perf_counter() - begin)
         directory.mark("finished")
         return Result(summary, directory.path)
-    finally:
-        session.close()
 
 
 def _cluster(config: Config) -> AbstractContextManager[None]:
@@ -127,9 +120,10 @@ def _cluster(config: Config) -> AbstractContextManager[None]:
     return joined(config.run.address)
 
 
-def _session(plan: Plan, directory: RunDirectory) -> Session:
+def _session(plan: Plan, directory: RunDirectory) -> AbstractContextManager[Session]:
+    """The run; on leaving, everything that it started has ended."""
     if plan.config.run.backend == "local":
-        return Coordinator(plan, LocalPool(plan, directory.path.name), directory)
+        return nullcontext(Coordinator(plan, LocalPool(plan, directory.path.name), directory))
     from sheafnet.runtime.ray_cluster import RaySession
 
     return RaySession(plan, directory)

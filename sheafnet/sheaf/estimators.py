@@ -9,14 +9,17 @@ Where no neighbour answered, ``mean`` and ``ridge`` are the train mean.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from sheafnet.config import EstimatorName
+
 AffineMap = tuple[Tensor, Tensor]
 """Weight (d_i, k) and offset (d_i,)."""
 
-ESTIMATORS = ("mean", "ridge", "zero", "train-mean")
+ESTIMATORS: tuple[EstimatorName, ...] = get_args(EstimatorName)
 
 
 class Moments:

@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sheafnet.errors import RunDirectoryError
 from sheafnet.network.frame import PHASES
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Summary
@@ -21,7 +23,15 @@ def print_run(console: Console, directory: RunDirectory) -> None:
     """Print a finished or broken-off run."""
     about, figures = directory.about(), directory.summary()
     if figures is not None:
-        for part in summary_tables(Summary.model_validate(figures)):
+        try:
+            summary = Summary.model_validate(figures)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise RunDirectoryError(
+                f"{directory.path / 'summary.json'}: is no summary of this version: "
+                f"{'.'.join(map(str, first['loc']))}: {first['msg']}."
+            ) from None
+        for part in summary_tables(summary):
             console.print(part)
     else:
         for part in _partial_tables(directory):
@@ -48,6 +58,13 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
         else f"Inference: {_count(s.missing.missing)} missing samples at {each:.1f} bytes each; "
         f"for {_count(s.missing.unanswered)} of them no neighbour had its own."
     )
+    c = s.communication
+    if c.lost_messages or c.rejected_frames:
+        yield Text(
+            f"Lost: {_count(c.lost_messages)} messages; refused: {_count(c.rejected_frames)} "
+            "frames (why: run.json).",
+            style="yellow",
+        )
     yield Text(NOT_COUNTED, style="dim")
     yield _alignment(summary)
     yield _missing(summary)

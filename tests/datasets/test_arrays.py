@@ -149,7 +149,7 @@ def spoiled(name, row, value):
 def test_unusable_files_are_named(opened, folder, changed, message):
     with pytest.raises(DatasetError, match=message) as error:
         opened("arrays", path=folder(**changed))
-    assert str(error.value).startswith(folder())
+    assert str(error.value).startswith(f"t: {folder()}")
 
 
 def test_few_events_leave_an_empty_split(opened, folder):

@@ -121,8 +121,7 @@ def test_strangers_on_the_sockets_of_real_actors_are_refused(
     found = []
     for name, hostile in (("quiet", False), ("hostile", True)):
         directory = RunDirectory.create(quiet, tmp_path / name)
-        session = RaySession(plan, directory)
-        try:
+        with RaySession(plan, directory) as session:
             session.start()
             sent = 0
             if hostile:
@@ -130,8 +129,6 @@ def test_strangers_on_the_sockets_of_real_actors_are_refused(
             while session.step() is not None:
                 pass
             summary = session.finish(0.0, 0.0)
-        finally:
-            session.close()
         directory.mark("finished")
         assert summary.communication.rejected_frames == sent
         assert summary.communication.lost_messages == 0

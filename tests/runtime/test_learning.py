@@ -77,7 +77,7 @@ def test_what_was_saved_is_the_sheaf_of_the_summary(
     saved = {p.stem: load_file(p) for p in (directory.path / "parameters").iterdir()}
     delta = np.zeros((6 * 32, 6 * 64))
     for row, (i, j) in enumerate([(0, 1), (0, 5), (1, 2), (2, 3), (3, 4), (4, 5)]):
-        name = f"restriction.camera{i}-camera{j}"
+        name = f"restriction.camera{i}~camera{j}"
         rows = slice(32 * row, 32 * row + 32)
         delta[rows, 64 * i : 64 * i + 64] = saved[f"camera{i}"][name]
         delta[rows, 64 * j : 64 * j + 64] = -saved[f"camera{j}"][name]
@@ -93,7 +93,9 @@ def test_without_anything_missing_nothing_is_sent(tiny: MakeConfig, tmp_path: Pa
     assert summary.communication.inference.messages == 0
     assert summary.communication.inference.bytes_per_inferred_sample is None
     assert summary.missing.missing == 0
-    assert summary.missing.estimators == {}
+    for estimate in (summary.missing, *summary.missing.estimators.values()):
+        assert estimate.nmse is None
+        assert estimate.accuracy is None
     assert summary.missing.accuracy_all_present is None
 
 

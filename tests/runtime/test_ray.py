@@ -206,3 +206,50 @@ def test_divergence_in_one_actor_stops_all(start, tmp_path: Path) -> None:
     assert "node " in message
     assert "round " in message
     assert status(tmp_path) == "diverged"
+
+
+def test_a_registered_encoder_reaches_the_actors(
+    start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_encoders.py").write_text(
+        "from sheafnet.config import Model\n"
+        "from sheafnet.nodes.encoders import EncoderKind, register\n"
+        "def build(shape, dim, options):\n"
+        "    from torch import nn\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0], dim))\n"
+        "register(EncoderKind('flat', Model, build, lambda shape: None))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    node = {"encoder": "flat", "embedding_dim": 8}
+    own = TINY | {"imports": ["own_encoders"], "defaults": {"node": node}}
+    process = start("--nodes-per-actor", "2", values=own)
+    _, words = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, words
+    from safetensors.numpy import load_file
+
+    saved = load_file(tmp_path / "run" / "parameters" / "a.safetensors")
+    assert saved["encoder.1.weight"].shape == (8, 12)
+
+
+def test_a_port_that_is_no_ray_is_given_up(start, tmp_path: Path) -> None:
+    with socket.socket() as deaf:  # it takes connections and never says a word
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        process = start("--address", address)
+        _, words = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 2
+    assert len(words.strip().splitlines()) == 1
+    assert address in words
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_other_endings_are_as_clean_as_ctrl_c(start, tmp_path: Path, ending: int) -> None:
+    process = start()
+    until_training(process)
+    children = children_of(process)
+    process.send_signal(ending)
+    code, _ = end_of(process, children)
+    assert code == 130
+    assert status(tmp_path) == "interrupted"

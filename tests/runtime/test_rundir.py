@@ -1,14 +1,17 @@
 """The run directory: never overwritten, readable at every moment."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from sheafnet.config import Config
 from sheafnet.errors import RunDirectoryError
 from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.studies.tables import print_run
 from tests.conftest import MakeConfig
 
 
@@ -69,3 +72,38 @@ def test_a_full_disk_is_named(tiny: MakeConfig, tmp_path: Path) -> None:
     (directory.path / "ledger.jsonl").symlink_to("/dev/full")
     with pytest.raises(RunDirectoryError, match="No space left"):
         directory.append("ledger", [{"round": 0}])
+
+
+def test_of_many_runs_that_start_at_once_each_gets_a_folder(
+    tiny: MakeConfig, tmp_path: Path
+) -> None:
+    config = tiny(f"run.directory={tmp_path}")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: RunDirectory.create(config).path, range(16)))
+    assert len(set(made)) == 16
+
+    def claim(_: int) -> bool:
+        try:
+            RunDirectory.create(config, tmp_path / "one")
+        except RunDirectoryError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(claim, range(16))) == 1
+
+
+def test_damaged_folders_are_named_not_traced(tiny: MakeConfig, tmp_path: Path) -> None:
+    directory = RunDirectory.create(tiny(), tmp_path / "run")
+    (directory.path / "config.yaml").unlink()
+    with pytest.raises(RunDirectoryError, match=r"config\.yaml"):
+        directory.config()
+    (directory.path / "rounds.jsonl").write_text("{]\n")
+    with pytest.raises(RunDirectoryError, match=r"rounds\.jsonl"):
+        list(directory.lines("rounds"))
+    (directory.path / "summary.json").write_text('{"schema": 1}')
+    with pytest.raises(RunDirectoryError, match=r"summary\.json"):
+        print_run(Console(), directory)
+    (directory.path / "run.json").write_text("[1]")
+    with pytest.raises(RunDirectoryError, match=r"run\.json"):
+        RunDirectory.open(directory.path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sheafnet.config import InferenceConfig, Named
-from sheafnet.nodes.missing import inference_events, missing_rows
+from sheafnet.nodes.events import inference_events, missing_rows
 from sheafnet.topology import Node
 
 
