@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _START_DEADLINE_S = 180.0
 _CONNECT_DEADLINE_S = 5.0
-_JOIN_DEADLINE_S = 40.0
+_JOIN_DEADLINE_S = 30.0
 _ANSWER_S = 15.0
 """Least time that an actor has for an answer, whatever the deadline of frames."""
 _OBJECT_STORE_BYTES = 100 * 2**20
