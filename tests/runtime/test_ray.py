@@ -18,7 +18,7 @@ from tests.conftest import TINY, MakeConfig, run_artifacts
 
 pytestmark = pytest.mark.ray
 LONG = TINY | {"training": {"rounds": 1_000_000, "batch_size": 16}}
-WAIT_S = 60
+WAIT_S = 120
 
 
 @pytest.fixture
