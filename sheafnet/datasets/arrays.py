@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sheafnet.config import Model
 from sheafnet.datasets.base import Events, Labels, Samples, Source, Split
-from sheafnet.datasets.epochs import Rows, SplitRows, cut, stratified
+from sheafnet.datasets.epochs import FiniteEvents, Rows, SplitRows, cut, stratified
 from sheafnet.datasets.info import DatasetInfo, assign_modalities
 from sheafnet.errors import DatasetError
 from sheafnet.topology import Topology
@@ -38,10 +38,8 @@ class Options(Model):
     per channel of an image."""
 
 
-class Arrays:
+class Arrays(FiniteEvents):
     """The folder, opened and checked."""
-
-    labels_per_edge = False
 
     def __init__(self, options: Options, topology: Topology, seed: int) -> None:
         """Check all that the nodes of `topology` will read.
@@ -67,18 +65,6 @@ class Arrays:
         self._train = np.sort(splits["train"])
         self._rows = SplitRows(splits, seed)
         self._tables: dict[str, Samples] = {}
-
-    def size(self, split: Split) -> int | None:
-        """Events in `split`; None for training, which has no end."""
-        return self._rows.size(split)
-
-    def distinct(self, split: Split) -> int:
-        """Rows of `split`: the events of one epoch."""
-        return self._rows.distinct(split)
-
-    def modality(self, node: int) -> str:
-        """The array of `node`: its own choice, or by its index in turn, in order of name."""
-        return self._modalities[node]
 
     def source(self, node: int) -> Source:
         """The source of `node`: samples of shape (features,) or (channels, height, width)."""

@@ -71,6 +71,26 @@ class SplitRows:
         return self._splits[split][self._epochs.rows(events) if split == "train" else events]
 
 
+class FiniteEvents:
+    """What data sets of a finite table share: an event has one label and one row at every node."""
+
+    labels_per_edge = False
+    _rows: SplitRows
+    _modalities: tuple[str, ...]
+
+    def size(self, split: Split) -> int | None:
+        """Events in `split`; None for training, which has no end."""
+        return self._rows.size(split)
+
+    def distinct(self, split: Split) -> int:
+        """Rows of `split`: the events of one epoch."""
+        return self._rows.distinct(split)
+
+    def modality(self, node: int) -> str:
+        """The modality of `node`: its own choice, or the data set's by the node's index in turn."""
+        return self._modalities[node]
+
+
 def check_events(events: Events, size: int | None, split: Split) -> None:
     """Refuse event numbers that `split` does not have.
 

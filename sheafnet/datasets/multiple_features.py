@@ -15,7 +15,7 @@ from pydantic import Field
 from sheafnet.config import Model
 from sheafnet.datasets.base import Events, Labels, Samples, Source, Split
 from sheafnet.datasets.blocks import Blocks, Normal
-from sheafnet.datasets.epochs import Rows, SplitRows, cut, stratified
+from sheafnet.datasets.epochs import FiniteEvents, Rows, SplitRows, cut, stratified
 from sheafnet.datasets.info import DatasetInfo, assign_modalities
 from sheafnet.topology import Topology
 
@@ -38,11 +38,10 @@ class Options(Model):
     feature; drawn anew every epoch."""
 
 
-class MultipleFeatures:
+class MultipleFeatures(FiniteEvents):
     """The data set, opened. Features are standardised by their training mean and deviation."""
 
     classes = CLASSES
-    labels_per_edge = False
 
     def __init__(self, options: Options, topology: Topology, seed: int) -> None:
         """Check the modalities and load labels and splits, once in a process."""
@@ -50,18 +49,6 @@ class MultipleFeatures:
         self._modalities = assign_modalities("multiple-features", topology, MODALITIES)
         self._labels, splits = _labels_and_splits()
         self._rows = SplitRows(splits, seed)
-
-    def size(self, split: Split) -> int | None:
-        """Events in `split`; None for training, which has no end."""
-        return self._rows.size(split)
-
-    def distinct(self, split: Split) -> int:
-        """Digits of `split`: the events of one epoch."""
-        return self._rows.distinct(split)
-
-    def modality(self, node: int) -> str:
-        """The feature set of `node`: its own choice, or by its index in turn."""
-        return self._modalities[node]
 
     def source(self, node: int) -> Source:
         """The source of `node`: samples of shape (features,)."""

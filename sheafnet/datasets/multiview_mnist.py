@@ -15,7 +15,7 @@ from sheafnet.config import Model
 from sheafnet.datasets.base import Events, Labels, Samples, Source, Split
 from sheafnet.datasets.blocks import Blocks, Draw, Integers, PixelNoise, Uniform
 from sheafnet.datasets.digits import CITATION, CLASSES, LICENCE, SIDE, Digits, load_digits
-from sheafnet.datasets.epochs import SplitRows
+from sheafnet.datasets.epochs import FiniteEvents, SplitRows
 from sheafnet.datasets.info import DatasetInfo, assign_modalities
 from sheafnet.datasets.raster import gradient, rotated, shifted
 from sheafnet.topology import Topology
@@ -38,11 +38,10 @@ class Options(Model):
     """Folder with the four IDX files of the full MNIST; the bundled 5,000 digits otherwise."""
 
 
-class MultiviewMnist:
+class MultiviewMnist(FiniteEvents):
     """The data set, opened. An event is one digit, the same for all nodes."""
 
     classes = CLASSES
-    labels_per_edge = False
 
     def __init__(self, options: Options, topology: Topology, seed: int) -> None:
         """Check the modalities and load the digits, once in a process."""
@@ -50,18 +49,6 @@ class MultiviewMnist:
         self._modalities = assign_modalities("multiview-mnist", topology, MODALITIES)
         self._digits = load_digits(options.data_dir)
         self._rows = SplitRows(self._digits.splits, seed)
-
-    def size(self, split: Split) -> int | None:
-        """Events in `split`; None for training, which has no end."""
-        return self._rows.size(split)
-
-    def distinct(self, split: Split) -> int:
-        """Source digits of `split`: the events of one epoch."""
-        return self._rows.distinct(split)
-
-    def modality(self, node: int) -> str:
-        """The view that `node` has: its own choice, or by its index in turn."""
-        return self._modalities[node]
 
     def source(self, node: int) -> Source:
         """The source of `node`: samples of shape (1, 28, 28)."""
