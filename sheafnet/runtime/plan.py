@@ -17,7 +17,7 @@ from sheafnet.config import Config
 from sheafnet.datasets import open_dataset
 from sheafnet.datasets.base import Dataset
 from sheafnet.network.channel import Limits
-from sheafnet.network.frame import MAX_FRAME_BYTES, Kind, Mask, Phase, run_tag
+from sheafnet.network.frame import MAX_FRAME_BYTES, PHASES, Kind, Mask, Phase, run_tag
 from sheafnet.network.payload import WireDtype, payload_bytes
 from sheafnet.nodes.encoders import check_encoder
 from sheafnet.nodes.events import gallery_size, missing_rows, support_size
@@ -80,15 +80,15 @@ class Plan:
     def stretches(self) -> Iterator[Stretch]:
         """The run in order: training, one round of evaluation, inference."""
         size = self.config.run.stretch
-        for first in range(0, self.config.training.rounds, size):
-            yield Stretch("train", first, min(size, self.config.training.rounds - first))
-        yield Stretch("evaluation", 0, 1)
-        for first in range(0, self.config.inference.rounds, size):
-            yield Stretch("inference", first, min(size, self.config.inference.rounds - first))
+        for phase in PHASES:
+            rounds = self.rounds(phase)
+            for first in range(0, rounds, size):
+                yield Stretch(phase, first, min(size, rounds - first))
 
     def rounds(self, phase: Phase) -> int:
         """Rounds of `phase` in the whole run."""
-        return sum(s.rounds for s in self.stretches() if s.phase == phase)
+        training, inference = self.config.training.rounds, self.config.inference.rounds
+        return {"train": training, "evaluation": 1, "inference": inference}[phase]
 
     def limits(self, run: str) -> Limits:
         """What every edge may carry in the run called `run`."""

@@ -28,7 +28,6 @@ from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Summary
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "64")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 

@@ -9,11 +9,7 @@ from typing import Protocol
 
 from sheafnet.config import Config
 from sheafnet.datasets import with_absolute_paths
-from sheafnet.errors import (
-    DivergenceError,
-    Interrupted,
-    SheafnetError,
-)
+from sheafnet.errors import DivergenceError, Interrupted, SheafnetError
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.pool import LocalPool
@@ -70,8 +66,8 @@ def simulate(
         DivergenceError: a loss became NaN or infinite.
         AccountingError: bytes sent and received disagree.
         NetworkError: a part of the network failed.
-        Interrupted: Ctrl-C or SIGTERM. In this and the three cases above what was measured stays
-            in the run directory, marked with what happened.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP. In this and the three cases above what was
+            measured stays in the run directory, marked with what happened.
     """
     begin = time.perf_counter()
     config = with_absolute_paths(config)

@@ -253,3 +253,19 @@ def test_other_endings_are_as_clean_as_ctrl_c(start, tmp_path: Path, ending: int
     code, _ = end_of(process, children)
     assert code == 130
     assert status(tmp_path) == "interrupted"
+
+
+@pytest.mark.parametrize("name", ["HostProcess", "CoordinatorProcess"])
+def test_a_stopped_process_is_noticed(start, tmp_path: Path, name: str) -> None:
+    """Neither dead nor answering: only a deadline can end the wait for it."""
+    process = start("--nodes-per-actor", "2", "--set", "run.deadline_s=1")
+    until_training(process)
+    children = children_of(process)
+    stopped = named(children, name)[0]
+    stopped.suspend()
+    code, words = end_of(process, children)
+    assert code == 5
+    message = words.strip().splitlines()[-1]
+    assert "answer within 15 s" in message or "nor answer, within 15 s" in message
+    assert ("coordinator" if name == "CoordinatorProcess" else "actor ") in message
+    assert status(tmp_path) == "failed"
