@@ -19,7 +19,7 @@ from sheafnet.datasets import readings
 from sheafnet.datasets.base import Events, Labels, Samples, Source, Split
 from sheafnet.datasets.epochs import FiniteEvents, Rows, SplitRows
 from sheafnet.datasets.info import DatasetInfo, assign_modalities
-from sheafnet.datasets.scenario import Scenario
+from sheafnet.datasets.scenario import Recording, Scenario
 from sheafnet.datasets.sequences import numbered, split_sequences
 from sheafnet.errors import DatasetError
 from sheafnet.topology import Topology
@@ -70,29 +70,28 @@ class DeepSense(FiniteEvents):
         Raises:
             DatasetError: naming the file, the column and line, and what to do.
         """
-        self._options = options
         self._scenario = scenario = Scenario(options.path)
-        found = {name: scenario.find(columns) for name, columns in MODALITIES.items()}
         for node in topology.nodes:
-            if node.modality in found and found[node.modality] is None:
-                raise _no_column(
-                    scenario,
-                    MODALITIES[node.modality],
-                    f"node {node.id} has the modality {node.modality}; change the node",
-                )
-        self._columns = {name: column for name, column in found.items() if column is not None}
-        if not self._columns:
-            columns = tuple(column for names in MODALITIES.values() for column in names)
-            raise _no_column(scenario, columns, "these are the sensors that can be read")
-        self._modalities = assign_modalities("deepsense", topology, list(self._columns))
-        self._files = {
-            name: scenario.files(self._columns[name]) for name in sorted(set(self._modalities))
+            if node.modality in MODALITIES:
+                why = f"node {node.id} has the modality {node.modality}; change the node"
+                scenario.require(MODALITIES[node.modality], why)
+        known = [name for name, columns in MODALITIES.items() if scenario.find(columns)]
+        if not known:
+            columns = [column for names in MODALITIES.values() for column in names]
+            scenario.require(columns, "these are the sensors that can be read")
+        self._modalities = assign_modalities("deepsense", topology, known)
+        self._readers: dict[str, Callable[[Path], npt.NDArray[Any]]] = {
+            "camera": partial(readings.camera, size=options.image_size, colour=options.colour),
+            "power": readings.power,
+            "lidar": partial(readings.lidar, bins=options.lidar_bins, furthest=options.lidar_range),
+            "radar": partial(readings.radar, bins=options.radar_bins),
         }
-        self._shapes = {name: self._read(name, 0).shape for name in self._files}
-        values, names = self._classes()
-        self.classes = len(names)
-        self._labels = values
-        splits = _splits(scenario, values, names, options)
+        self._recordings: dict[str, Recording] = {}
+        for modality in self._modalities:
+            self._recording(modality)
+        self._labels, classes = self._classes(options)
+        self.classes = len(classes)
+        splits = _splits(scenario, self._labels, classes, options)
         self._train = np.sort(splits["train"])
         self._rows = SplitRows(splits, seed)
         self._tables: dict[str, _Table] = {}
@@ -101,58 +100,45 @@ class DeepSense(FiniteEvents):
         """The source of `node`: samples of shape (beams,) or (channels, height, width)."""
         modality = self._modalities[node]
         table = partial(self._table, modality)
-        return _View(self._shapes[modality], table, self._labels, self._rows)
+        return _View(self._recording(modality).shape, table, self._labels, self._rows)
 
     def _table(self, modality: str) -> "_Table":
-        """All readings of `modality`, made when a node of this process first asks for one."""
         if modality not in self._tables:
-            first = self._read(modality, 0)
-            values = np.empty((len(self._scenario), *first.shape), first.dtype)
-            for row in range(len(values)):
-                reading = self._read(modality, row)
-                if reading.shape != first.shape:
-                    raise DatasetError(
-                        f"{self._where(modality, row)}: {self._files[modality][row]}: "
-                        f"{len(reading)} beams, but the first file has {len(first)}; remove the "
-                        "line."
-                    )
-                values[row] = reading
-            self._tables[modality] = _Table(values, self._train)
+            self._tables[modality] = _Table(self._recording(modality).readings(), self._train)
         return self._tables[modality]
 
-    def _where(self, modality: str, row: int) -> str:
-        return self._scenario.where(self._columns[modality], row)
+    def _recording(self, modality: str) -> Recording:
+        if modality not in self._recordings:
+            column = self._scenario.require(MODALITIES[modality], f"{modality} needs it")
+            reader = self._readers[modality]
+            self._recordings[modality] = Recording(self._scenario, column, reader)
+        return self._recordings[modality]
 
-    def _read(self, modality: str, row: int) -> npt.NDArray[Any]:
-        file, options = self._files[modality][row], self._options
-        try:
-            if modality == "camera":
-                return readings.camera(file, options.image_size, options.colour)
-            if modality == "power":
-                return readings.power(file)
-            if modality == "lidar":
-                return readings.lidar(file, options.lidar_bins, options.lidar_range)
-            return readings.radar(file, options.radar_bins)
-        except DatasetError as error:
-            raise DatasetError(f"{self._where(modality, row)}: {error}") from None
-
-    def _classes(self) -> tuple[Labels, list[str]]:
+    def _classes(self, options: Options) -> tuple[Labels, list[str]]:
         """The class of every row, numbered without gaps, and what each class is called."""
-        if self._options.label == "blockage":
-            raw = _blockages(self._scenario)
-            kinds, labels = np.unique(raw, return_inverse=True)
+        if options.label == "blockage":
+            kinds, labels = np.unique(_blockages(self._scenario), return_inverse=True)
             names = [f"blockage {kind}" for kind in kinds]
         else:
-            beams, total = _beams(self._scenario)
-            sectors = self._options.beams
-            kinds, labels = np.unique(beams * sectors // total, return_inverse=True)
-            names = [f"beam sector {kind + 1} of {sectors}" for kind in kinds]
+            beams, total = self._beams()
+            kinds, labels = np.unique(beams * options.beams // total, return_inverse=True)
+            names = [f"beam sector {kind + 1} of {options.beams}" for kind in kinds]
         if len(names) < 2:
             raise DatasetError(
                 f"{self._scenario.csv}: all {len(labels)} rows are of {names[0]}; choose another "
-                "dataset.label or more dataset.beams."
+                "dataset.label, or more dataset.beams."
             )
         return labels.astype(np.int64), names
+
+    def _beams(self) -> tuple[Labels, int]:
+        """The best beam of every row, from 0, and how many beams there are."""
+        column = self._scenario.find(BEAM)
+        if column is not None:
+            return _indices(self._scenario, column), BEAMS
+        why = "label: beam needs one; choose label: blockage"
+        self._scenario.require((*BEAM, *MODALITIES["power"]), why)
+        powers = self._recording("power").readings()
+        return powers.argmax(axis=1).astype(np.int64), powers.shape[1]
 
 
 class _View:
@@ -201,13 +187,6 @@ class _Table:
         return view
 
 
-def _no_column(scenario: Scenario, names: tuple[str, ...], why: str) -> DatasetError:
-    return DatasetError(
-        f"{scenario.csv}: no column {' or '.join(names)}: {why}, or take a scenario that has it. "
-        f"Columns: {', '.join(scenario.columns)}."
-    )
-
-
 def _whole(scenario: Scenario, column: str, row: int, text: str, place: str = "") -> int:
     """A label that is written as a number."""
     try:
@@ -224,9 +203,7 @@ def _whole(scenario: Scenario, column: str, row: int, text: str, place: str = ""
 
 def _blockages(scenario: Scenario) -> Labels:
     """The blockage of every row; a cell is the number itself or a file that holds it."""
-    column = scenario.find(BLOCKAGE)
-    if column is None:
-        raise _no_column(scenario, BLOCKAGE, "label: blockage needs it; choose label: beam")
+    column = scenario.require(BLOCKAGE, "label: blockage needs it; choose label: beam")
     cells = scenario.cells(column)
     if _is_number(cells[0]):
         values = [_whole(scenario, column, row, cell) for row, cell in enumerate(cells)]
@@ -250,42 +227,19 @@ def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace").strip()
 
 
-def _beams(scenario: Scenario) -> tuple[Labels, int]:
-    """The best beam of every row, from 0, and how many beams there are."""
-    column = scenario.find(BEAM)
-    if column is None:
-        return _strongest(scenario)
+def _indices(scenario: Scenario, column: str) -> Labels:
+    """The beams that `column` names, from 0."""
     cells = scenario.cells(column)
     beams = np.array([_whole(scenario, column, row, cell) for row, cell in enumerate(cells)])
     # Scenarios count from 1; a column that knows a beam 0 counts from 0.
     first = 0 if (beams == 0).any() else 1
-    beams -= first
-    beyond = np.flatnonzero(beams >= BEAMS)
+    beyond = np.flatnonzero(beams >= BEAMS + first)
     if len(beyond):
         raise DatasetError(
-            f"{scenario.where(column, beyond[0])}: beam {beams[beyond[0]] + first}; expected "
-            f"{first} to {BEAMS - 1 + first}. Mend it or remove the line."
+            f"{scenario.where(column, beyond[0])}: beam {beams[beyond[0]]}; expected {first} to "
+            f"{BEAMS - 1 + first}. Mend it or remove the line."
         )
-    return beams, BEAMS
-
-
-def _strongest(scenario: Scenario) -> tuple[Labels, int]:
-    column = scenario.find(MODALITIES["power"])
-    if column is None:
-        names = (*BEAM, *MODALITIES["power"])
-        raise _no_column(scenario, names, "label: beam needs one; choose label: blockage")
-    vectors: list[readings.Floats] = []
-    for row, file in enumerate(scenario.files(column)):
-        try:
-            vectors.append(readings.power(file))
-        except DatasetError as error:
-            raise DatasetError(f"{scenario.where(column, row)}: {error}") from None
-        if len(vectors[row]) != len(vectors[0]):
-            raise DatasetError(
-                f"{scenario.where(column, row)}: {file}: {len(vectors[row])} beams, but the first "
-                f"file has {len(vectors[0])}; remove the line."
-            )
-    return np.argmax(vectors, axis=1).astype(np.int64), len(vectors[0])
+    return beams - first
 
 
 def _splits(

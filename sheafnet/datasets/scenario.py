@@ -4,8 +4,12 @@ Most cells are paths of files, relative to the folder of the csv; some are plain
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from sheafnet.errors import DatasetError
 
@@ -43,6 +47,20 @@ class Scenario:
         written = {column.lower(): column for column in reversed(self.columns)}
         return next((written[name.lower()] for name in names if name.lower() in written), None)
 
+    def require(self, names: Sequence[str], why: str) -> str:
+        """The first of `names` that is a column.
+
+        Raises:
+            DatasetError: there is none; `why` says what for, and what else to choose.
+        """
+        column = self.find(names)
+        if column is None:
+            raise DatasetError(
+                f"{self.csv}: no column {' or '.join(names)}: {why}, or take a scenario that has "
+                f"it. Columns: {', '.join(self.columns)}."
+            )
+        return column
+
     def where(self, column: str, row: int) -> str:
         """The place of a cell, for a message; lines count from 1 as an editor shows them."""
         return f"{self.csv}: line {self._lines[row]}, column {column}"
@@ -74,13 +92,61 @@ class Scenario:
         missing = [row for row, file in enumerate(files) if not file.is_file()]
         if missing:
             named = [f"{cells[row]} (line {self._lines[row]})" for row in missing[:_NAMED]]
-            more = ", ..." if len(missing) > _NAMED else ""
+            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             raise DatasetError(
                 f"{self.csv}: column {column}: {len(missing)} of {len(files)} files are missing: "
                 f"{', '.join(named)}{more}. Unzip every part of the scenario's download from "
                 f"{SITE} into {self.folder}, or remove these lines."
             )
         return files
+
+
+class Recording:
+    """The files of one column, each read to an array of the same shape.
+
+    Args:
+        scenario: the scenario.
+        column: which names the files.
+        read: from a file to its array; raises `DatasetError`.
+
+    Raises:
+        DatasetError: a file is missing, or the first cannot be read.
+    """
+
+    def __init__(
+        self, scenario: Scenario, column: str, read: Callable[[Path], npt.NDArray[Any]]
+    ) -> None:
+        self._scenario, self._column, self._read = scenario, column, read
+        self._files = scenario.files(column)
+        self._first = self._reading(0)
+        self.shape: tuple[int, ...] = self._first.shape
+        self._all: npt.NDArray[Any] | None = None
+
+    def readings(self) -> npt.NDArray[Any]:
+        """All readings, (rows, *shape), read the first time that somebody asks for them.
+
+        Raises:
+            DatasetError: a file cannot be read, or not to the shape of the first.
+        """
+        if self._all is None:
+            read = np.empty((len(self._files), *self.shape), self._first.dtype)
+            for row in range(len(read)):
+                read[row] = self._reading(row)
+            self._all = read
+        return self._all
+
+    def _reading(self, row: int) -> npt.NDArray[Any]:
+        file = self._files[row]
+        try:
+            reading = self._read(file)
+            if row and reading.shape != self.shape:
+                raise DatasetError(
+                    f"{file}: {reading.size} values, but the first file has {self._first.size}; "
+                    "remove the line."
+                )
+        except DatasetError as error:
+            raise DatasetError(f"{self._scenario.where(self._column, row)}: {error}") from None
+        return reading
 
 
 def _find(path: Path) -> Path:
