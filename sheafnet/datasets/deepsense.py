@@ -20,7 +20,7 @@ from sheafnet.datasets.base import Events, Labels, Samples, Source, Split
 from sheafnet.datasets.epochs import FiniteEvents, Rows, SplitRows
 from sheafnet.datasets.info import DatasetInfo, assign_modalities
 from sheafnet.datasets.scenario import Recording, Scenario
-from sheafnet.datasets.sequences import numbered, split_sequences
+from sheafnet.datasets.sequences import SHARES, numbered, split_sequences
 from sheafnet.errors import DatasetError
 from sheafnet.topology import Topology
 
@@ -246,12 +246,17 @@ def _splits(
     scenario: Scenario, labels: Labels, classes: list[str], options: Options
 ) -> dict[Split, Rows]:
     column = scenario.find(SEQUENCE)
-    names = None if column is None else scenario.cells(column)
+    sequence = numbered(None if column is None else scenario.cells(column), len(labels))
+    of = f"column {column}" if column else "blocks of rows"
+    count = int(sequence.max()) + 1
+    if count < len(SHARES):
+        raise DatasetError(
+            f"{scenario.csv}: {count} sequences ({of}), but training, validation and test need one "
+            "each; remove the column to split by blocks of rows, or take a longer scenario."
+        )
     try:
-        sequence = numbered(names, len(labels))
         return split_sequences(sequence, labels, classes, options.split_seed)
     except DatasetError as error:
-        of = f"column {column}" if column else "blocks of rows"
         fewer = "fewer dataset.beams, " if options.label == "beam" else ""
         raise DatasetError(
             f"{scenario.csv}: {error} ({of}); choose {fewer}another dataset.split_seed or a longer "

@@ -39,13 +39,9 @@ def split_sequences(
         seed: of the order in which sequences are dealt out.
 
     Raises:
-        DatasetError: too few sequences, or a class that no way to split brings into every split.
+        DatasetError: no way to split was found that brings every class into every split.
     """
     lengths = np.bincount(sequence)
-    if len(lengths) < len(SHARES):
-        raise DatasetError(
-            f"{len(lengths)} sequences, but training, validation and test need one each"
-        )
     has = np.zeros((len(lengths), len(classes)), np.bool_)
     has[sequence, labels] = True
     best, most = np.zeros_like(lengths), -1

@@ -337,7 +337,7 @@ PLACE = r"scenario9\.csv: line 32, column "
         (
             lambda row: {**row, "seq_index": row["index"] // 90},
             {},
-            r"scenario9\.csv: 2 sequences, .* one each \(column seq_index\)",
+            r"csv: 2 sequences \(column seq_index\), but .* one each; remove the column to split by",
         ),
         (
             lambda row: {**row, "unit1_blockage": int(row["seq_index"] == 4)},
