@@ -337,7 +337,7 @@ PLACE = r"scenario9\.csv: line 32, column "
         (
             lambda row: {**row, "seq_index": row["index"] // 90},
             {},
-            r"csv: 2 sequences \(column seq_index\), but .* one each; remove the column to split by",
+            r"csv: 2 sequences \(column seq_index\), but .* one each; remove the column to",
         ),
         (
             lambda row: {**row, "unit1_blockage": int(row["seq_index"] == 4)},
