@@ -68,7 +68,9 @@ def test_short_forms_are_the_long_ones(load):
     assert load(long.replace("encoder: mlp", "encoder: {name: mlp}")) == load(LISTED)
 
 
-@pytest.mark.parametrize("name", ["grid", "multiple-features", "ring", "star", "triangle"])
+@pytest.mark.parametrize(
+    "name", ["deepsense", "grid", "multiple-features", "ring", "star", "triangle"]
+)
 def test_shipped_topologies_are_valid(name):
     assert load_config(Path(__file__).parents[1] / f"topologies/{name}.yaml").name == name
 
