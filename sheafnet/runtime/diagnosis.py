@@ -119,9 +119,10 @@ def _collapse(level: float, chance: float, energy: float, first: float) -> Findi
         value=energy,
         bound=NEAR**2 * first,
         text=f"the consistency energy fell from {first:.3g} to {energy:.3g}, while the contrastive "
-        f"loss of {level:.3g} is near log B = {chance:.3g}: the sheaf loss drowns the contrast, "
-        "and all events get the same projection. Try training.sheaf_reduction=mean if it is sum, "
-        "a lower training.sheaf_weight, a training.sheaf_warmup of some hundred rounds.",
+        f"loss of {level:.3g} is near log B = {chance:.3g}: all events get the same projection, "
+        "as the sheaf loss alone would have it. Try training.sheaf_reduction=mean if it is sum, a "
+        "lower training.sheaf_weight, a training.sheaf_warmup of some hundred rounds, a lower "
+        "training.learning_rate.",
     )
 
 

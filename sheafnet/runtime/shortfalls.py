@@ -14,6 +14,10 @@ variance has an NMSE of 1 + c, give or take 2 sqrt(c / (d n)) over n rows of d d
 for better than the bound, 1 - NEAR, most easily at c = NEAR, and there too this is more than 2
 deviations away once d n >= 80."""
 
+KEPT = 0.75
+"""Of the recall that the training contrast promises, the part below which a gap is no ordinary
+one."""
+
 
 def zero_shot(alignment: Alignment) -> list[Finding]:
     """``zero-shot-at-chance``: the network's accuracy, or that of directed edges, is guessing.
@@ -97,8 +101,9 @@ def overfitting(alignment: Alignment, contrast: Mapping[str, float], batch: int)
     A loss c among B - 1 negatives gives the true partner odds of 1 to e^c - 1; among the G - 1 of
     the gallery they worsen by (G - 1) / (B - 1). If unseen events are like those of training, its
     mean probability is at least p = 1 / (1 + (e^c - 1)(G - 1) / (B - 1)), by Jensen (twice), and a
-    calibrated similarity is right as often. The bound is p less 3 standard errors of G events.
-    Healthy runs of the shipped topologies have a recall of 6 p and more.
+    calibrated similarity is right as often. The bound is p less 3 standard errors of G events,
+    and at most `KEPT` p. Healthy runs of the shipped topologies
+    have a recall of 6 p and more.
 
     Args:
         alignment: of the summary.
@@ -116,7 +121,8 @@ def overfitting(alignment: Alignment, contrast: Mapping[str, float], batch: int)
         return []
     gallery = alignment.gallery
     promised = 1 / (1 + math.expm1(loss) * (gallery - 1) / (batch - 1))
-    bound = promised - SIGMAS * math.sqrt(promised * (1 - promised) / gallery)
+    error = math.sqrt(promised * (1 - promised) / gallery)
+    bound = min(promised - SIGMAS * error, KEPT * promised)
     if recall >= bound:
         return []
     return [
@@ -172,8 +178,12 @@ def reconstruction(missing: Missing, inference: InferenceConfig) -> list[Finding
                 missing.estimator,
                 poor,
                 "the neighbours' projections do not carry what is missing. Try a larger "
-                "comparison_dim (d_ij), a higher inference.ridge, more training.rounds, "
-                "inference.estimator=ridge, inference.dual_map=fitted.",
+                "comparison_dim (d_ij), more training.rounds, "
+                + (
+                    "a higher inference.ridge."
+                    if missing.estimator == "ridge"
+                    else "inference.estimator=ridge, inference.dual_map=fitted."
+                ),
             )
         )
     return findings
@@ -213,6 +223,6 @@ def _no_better(
         figure=f"missing.per_node.NODE.estimators.{estimator}.nmse",
         value=found[worst],
         bound=_bound(missing.per_node[worst]) or 0.0,
-        text=f"the estimates of missing sections by {estimator} (NMSE {found[worst]:.3g}) are no "
-        f"better than the train mean (1); {text}",
+        text=f"the estimates of missing sections by {estimator} (NMSE up to {found[worst]:.3g}) "
+        f"are no better than the train mean (1); {text}",
     )
