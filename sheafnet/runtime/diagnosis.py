@@ -68,7 +68,8 @@ def diagnose_training(
             f"where log B = {chance:.3g} means that projections do not tell an event from the "
             "others of its batch. Check that both ends see the same events; try more "
             "training.rounds, another training.temperature, training.learning_rate or encoder, a "
-            "larger training.batch_size.",
+            "larger training.batch_size, a lower training.sheaf_weight or a "
+            "training.sheaf_warmup.",
         )
     ]
 
