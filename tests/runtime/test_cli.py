@@ -298,4 +298,4 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path, file) -> None:
         assert part in text
     running, _, tables = text.partition(b"Bytes between nodes")
     for place in (running, tables):
-        assert place.count(b"contrast-at-chance: after 6 rounds") == 1
+        assert place.count(b"contrast-at-chance: ") == 1
