@@ -23,6 +23,7 @@ from sheafnet.config import (
     EvaluationConfig,
     GraphConfig,
     InferenceConfig,
+    MethodConfig,
     Model,
     Named,
     NodeConfig,
@@ -50,6 +51,7 @@ PAGES = [
 
 SECTIONS: dict[str, type[Model]] = {
     "Top level": Config,
+    "`method`": MethodConfig,
     "`graph`": GraphConfig,
     "`nodes`": NodeConfig,
     "`edges`": EdgeConfig,
@@ -171,7 +173,7 @@ def test_configuration_keys_defaults_and_bounds(heading: str) -> None:
 
 def test_options_that_the_command_line_shortens_are_named() -> None:
     intro = (DOCS / "configuration.md").read_text(encoding="utf-8").partition("## Top level")[0]
-    for option in ("--rounds", "--seed", "--backend", "--address", "--nodes-per-actor"):
+    for option in ("--rounds", "--seed", "--backend", "--address", "--nodes-per-actor", "--method"):
         assert option in intro
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from sheafnet.config import Config
 from sheafnet.datasets import (
     arrays,
+    deepsense,
     multiple_features,
     multiview_mnist,
     overlap_mnist,
@@ -22,7 +23,7 @@ _PATH_OPTIONS = ("path", "data_dir")
 
 DATASETS: dict[str, DatasetInfo] = {
     module.INFO.name: module.INFO
-    for module in (overlap_mnist, multiview_mnist, multiple_features, synthetic, arrays)
+    for module in (overlap_mnist, multiview_mnist, multiple_features, synthetic, arrays, deepsense)
 }
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from sheafnet.network.frame import Phase
 from sheafnet.network.ledger import Account, Line
-from sheafnet.runtime.diagnosis import Watch, diagnose_run
-from sheafnet.runtime.figures import Costs, summarize
+from sheafnet.nodes.events import evaluation_points
+from sheafnet.runtime.diagnosis import Watch, contrasted, diagnose_run
+from sheafnet.runtime.figures import Costs, spectrum_of, summarize
 from sheafnet.runtime.finding import Finding
-from sheafnet.runtime.measurements import Measurements
+from sheafnet.runtime.measurements import Measurements, number
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.pool import HostPool
 from sheafnet.runtime.rundir import RunDirectory
@@ -60,8 +61,8 @@ class Coordinator:
         self._stretches = plan.stretches()
         self._account = Account()
         self._measured = Measurements(plan)
-        self._edges = [plan.topology.edge_name(edge.index) for edge in plan.topology.edges]
-        self._watch = Watch(self._edges, plan.config.training)
+        self._edges = contrasted(plan.method)
+        self._watch = Watch(self._edges, plan.config)
         self._costs = Costs()
 
     def start(self) -> None:
@@ -135,14 +136,27 @@ class Coordinator:
         if stretch.phase == "train":
             lines = self._measured.add_training({n: r.train for n, r in records.items()})
         elif stretch.phase == "evaluation":
-            lines = self._measured.add_evaluation({n: r.evaluation for n, r in records.items()})
+            lines = self._measured.add_evaluation(
+                {n: r.evaluation for n, r in records.items()}, **self._standing(stretch.first)
+            )
         else:
             lines = self._measured.add_inference({n: r.inference for n, r in records.items()})
         self._directory.append("rounds", (line | {"bytes": sent[line["round"]]} for line in lines))
         return self._watch.add(lines) if stretch.phase == "train" else []
 
+    def _standing(self, evaluation: int) -> Mapping[str, Any]:
+        """How far training has come and what it has cost when an evaluation takes place."""
+        spectrum = spectrum_of(self._plan, self._pool.parameters())
+        return {
+            "after": evaluation_points(self._plan.config)[evaluation],
+            "train_bytes": sum(
+                count.total for key, count in self._account.totals.items() if key[0] == "train"
+            ),
+            "spectral_gap": number(spectrum.gap) if spectrum else None,
+        }
+
     def _log_ledger(self, lines: Iterable[Line]) -> None:
-        arrow = self._plan.topology.arrow
+        arrow = self._plan.method.network.arrow
         self._directory.append(
             "ledger",
             (

@@ -7,7 +7,8 @@ measured, shows nothing.
 import math
 from collections.abc import Sequence
 
-from sheafnet.config import Config, TrainingConfig
+from sheafnet.config import Config
+from sheafnet.method import Method
 from sheafnet.runtime.finding import NEAR, Finding
 from sheafnet.runtime.measurements import Line, mean, mean_known
 from sheafnet.runtime.shortfalls import overfitting, reconstruction, zero_shot
@@ -20,9 +21,13 @@ WINDOW = 20
 """Newest rounds that a training figure is the mean of, against the noise of single batches."""
 
 
-def diagnose_training(
-    lines: Sequence[Line], edges: Sequence[str], training: TrainingConfig
-) -> list[Finding]:
+def contrasted(method: Method) -> list[str]:
+    """Names of the edges that have a contrastive loss, in the order of ``contrastive_per_edge``."""
+    edges = method.trained if method.aligns else ()
+    return [method.network.edge_name(edge.index) for edge in edges]
+
+
+def diagnose_training(lines: Sequence[Line], edges: Sequence[str], config: Config) -> list[Finding]:
     """What the training lines show.
 
     ``contrast-at-chance``: L_contrast of an edge is at least (1 - `NEAR`) log B. Where nothing has
@@ -38,9 +43,10 @@ def diagnose_training(
     Args:
         lines: of phase train, in order: the first one of the run and at least the last `WINDOW`.
             Judged once there are `PATIENCE` rounds, or all that the run has.
-        edges: names, in the order of ``contrastive_per_edge``.
-        training: of the run.
+        edges: as `contrasted` names them.
+        config: of the run.
     """
+    training = config.training
     if not lines or lines[-1]["round"] + 1 < min(PATIENCE, training.rounds):
         return []
     contrast = _contrast(lines, edges)
@@ -56,6 +62,11 @@ def diagnose_training(
     if not stuck:
         return []
     worst = max(stuck.values())
+    sheaf = (
+        " Or a lower training.sheaf_weight, or a training.sheaf_warmup."
+        if config.method.name == "sheafalign"
+        else ""
+    )
     return [
         Finding.at(
             "contrast-at-chance",
@@ -68,8 +79,7 @@ def diagnose_training(
             f"where log B = {chance:.3g} means that projections do not tell an event from the "
             "others of its batch. Check that both ends see the same events; try more "
             "training.rounds, another training.temperature, training.learning_rate or encoder, a "
-            "larger training.batch_size, a lower training.sheaf_weight or a "
-            "training.sheaf_warmup.",
+            f"larger training.batch_size.{sheaf}",
         )
     ]
 
@@ -80,7 +90,7 @@ def diagnose_run(
     """What a finished run shows; `lines` and `edges` as in `diagnose_training`."""
     contrast = _contrast(lines, edges)
     return [
-        *diagnose_training(lines, edges, config.training),
+        *diagnose_training(lines, edges, config),
         *zero_shot(summary.alignment),
         *overfitting(summary.alignment, contrast, config.training.batch_size),
         *reconstruction(summary.missing, config.inference),
@@ -90,9 +100,9 @@ def diagnose_run(
 class Watch:
     """Training lines as they come, and what they show for the first time."""
 
-    def __init__(self, edges: Sequence[str], training: TrainingConfig) -> None:
+    def __init__(self, edges: Sequence[str], config: Config) -> None:
         self._edges = edges
-        self._training = training
+        self._config = config
         self._told: set[tuple[str, str]] = set()
         self.lines: list[Line] = []
         """The first line of the run and the newest: what a diagnosis looks at."""
@@ -102,7 +112,7 @@ class Watch:
         kept = [*self.lines, *lines]
         self.lines = kept[:1] + kept[1:][-WINDOW:]
         fresh = []
-        for finding in diagnose_training(self.lines, self._edges, self._training):
+        for finding in diagnose_training(self.lines, self._edges, self._config):
             names = finding.where or self._edges
             places = {(finding.signature, name) for name in names}
             if not places <= self._told:

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from sheafnet.config import Config
 from sheafnet.errors import RunDirectoryError
+from sheafnet.method import Method
 from sheafnet.network.frame import PHASES
-from sheafnet.runtime.diagnosis import diagnose_training
+from sheafnet.runtime.diagnosis import contrasted, diagnose_training
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Summary
@@ -177,9 +178,8 @@ def _partial_tables(directory: RunDirectory) -> Iterable[RenderableType]:
             f"energy {_number(last['energy'], 3)}"
         )
     checked = check_model(Config, config, source=str(directory.path / "config.yaml"))
-    topology = build_topology(checked)
-    edges = [topology.edge_name(edge.index) for edge in topology.edges]
-    yield _diagnosis(diagnose_training(lines, edges, checked.training))
+    method = Method.open(checked, build_topology(checked))
+    yield _diagnosis(diagnose_training(lines, contrasted(method), checked))
 
 
 def _diagnosis(findings: Sequence[Finding]) -> Text:

@@ -12,7 +12,7 @@ BUNDLED = ["overlap-mnist", "multiview-mnist", "multiple-features", "synthetic"]
 
 
 def test_every_data_set_is_described():
-    assert list(DATASETS) == [*BUNDLED, "arrays"]
+    assert list(DATASETS) == [*BUNDLED, "arrays", "deepsense"]
     for name, info in DATASETS.items():
         assert info.name == name
         for text in (info.summary, info.modalities, info.sizes, info.licence, info.citation):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import sheafnet
-from sheafnet.config import TrainingConfig
+from sheafnet.config import Config
 from sheafnet.runtime.diagnosis import Watch, diagnose_training
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.summary import Summary
@@ -21,7 +21,16 @@ from tests.runtime.test_cli import call
 RING = Path(__file__).parents[2] / "topologies" / "ring.yaml"
 EDGES = ["a~b", "b~c", "c~d"]
 LOG_B = math.log(128)
-SHORT = TrainingConfig(rounds=30)
+
+
+def of_rounds(rounds: int, method: str = "sheafalign") -> Config:
+    """A run of so many training rounds, with B = 128."""
+    graph = {"generator": "line", "nodes": 4}
+    values = {"name": "line", "dataset": "synthetic", "graph": graph, "method": method}
+    return Config.model_validate(values | {"training": {"rounds": rounds}})
+
+
+SHORT = of_rounds(30)
 
 
 def lines(
@@ -47,6 +56,9 @@ def test_contrast_at_chance_begins_at_95_percent_of_log_b() -> None:
     assert found.bound == pytest.approx(4.609429)  # 0.95 ln 128
     assert found.text.startswith("edge b~c: after 30 rounds")
     assert "training.temperature" in found.text
+    assert "sheaf_warmup" in found.text
+    other = only(diagnose_training(lines([stuck] * 3), EDGES, of_rounds(30, "all-pairs")))
+    assert "sheaf" not in other.text  # there is no sheaf loss to be lowered
     assert diagnose_training(lines([learning] * 3), EDGES, SHORT) == []
     network = only(diagnose_training(lines([stuck] * 3), EDGES, SHORT))
     assert (network.scope, network.where) == ("network", [])
@@ -55,17 +67,17 @@ def test_contrast_at_chance_begins_at_95_percent_of_log_b() -> None:
 def test_a_loss_is_judged_after_200_rounds_or_all_that_there_are() -> None:
     stuck = [LOG_B] * 3
     for rounds, enough in ((1000, 200), (200, 200), (199, 199), (5, 5)):
-        training = TrainingConfig(rounds=rounds)
-        assert diagnose_training(lines(stuck, enough - 1), EDGES, training) == []
-        assert diagnose_training(lines(stuck, enough), EDGES, training)
+        config = of_rounds(rounds)
+        assert diagnose_training(lines(stuck, enough - 1), EDGES, config) == []
+        assert diagnose_training(lines(stuck, enough), EDGES, config)
 
 
 def test_the_newest_20_rounds_are_judged() -> None:
-    training = TrainingConfig(rounds=1000)
+    config = of_rounds(1000)
     late = lines([LOG_B] * 3, 500) + lines([1.0] * 3, 20, first=500)
-    assert diagnose_training(late, EDGES, training) == []
+    assert diagnose_training(late, EDGES, config) == []
     relapse = lines([1.0] * 3, 500) + lines([LOG_B] * 3, 20, first=500)
-    assert diagnose_training(relapse, EDGES, training)
+    assert diagnose_training(relapse, EDGES, config)
 
 
 def test_what_was_not_measured_shows_nothing() -> None:
@@ -92,7 +104,7 @@ def test_collapse_is_an_energy_below_a_400th_with_the_contrast_at_chance() -> No
 
 
 def test_a_watch_tells_each_place_once_and_keeps_few_lines() -> None:
-    watch = Watch(EDGES, TrainingConfig(rounds=1000))
+    watch = Watch(EDGES, of_rounds(1000))
     told = []
     for stretch, contrast in enumerate(
         [[5.0, 5.0, 1.0]] * 10 + [[5.0, 1.0, 1.0]] * 2 + [[1.0, 1.0, 5.0]] * 2 + [[5.0] * 3] * 2
@@ -104,7 +116,7 @@ def test_a_watch_tells_each_place_once_and_keeps_few_lines() -> None:
 
 
 def test_a_watch_tells_of_the_network_before_its_edges() -> None:
-    watch = Watch(EDGES, TrainingConfig(rounds=1000))
+    watch = Watch(EDGES, of_rounds(1000))
     assert only(watch.add(lines([5.0] * 3, 200))).scope == "network"
     assert watch.add(lines([5.0, 1.0, 1.0], 25, first=200)) == []
 
@@ -222,6 +234,26 @@ def test_few_noisy_events_are_learned_by_heart(tmp_path: Path) -> None:
     found = run(tmp_path, "training.rounds=100", path=path)
     assert set(found) == {"overfitting", "reconstruction"}
     assert found["overfitting"].value < 0.2 < 0.7 < found["overfitting"].bound
+
+
+def test_a_hub_that_shares_nothing_with_a_node_is_named(tmp_path: Path) -> None:
+    """Under imagebind the channels of the hub train; camera2 is no neighbour of camera0."""
+    found = run(
+        tmp_path,
+        "graph.nodes=4",
+        "method={name: imagebind, hub: camera0}",
+        "training.rounds=80",
+    )
+    assert found["contrast-at-chance"].where == ["camera0~camera2"]
+
+
+@pytest.mark.parametrize("method", ["local", "concat-supervised"])
+def test_methods_without_a_figure_get_no_finding_of_it(
+    method: str, tmp_path: Path, tiny: MakeConfig
+) -> None:
+    config = tiny(f"method={method}")
+    summary = sheafnet.simulate(config, run_dir=tmp_path / "run").summary
+    assert summary.diagnosis == []
 
 
 def test_the_command_line_tells_it_while_running_and_afterwards(
