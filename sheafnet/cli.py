@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from sheafnet.config import Config, GraphConfig, MethodName, load_config
 from sheafnet.datasets import DATASETS
@@ -290,6 +291,8 @@ def _bar(console: Console) -> Iterator[Callbacks]:
                 )
             figures = _figures(progress)
             bar.update(tasks[progress.phase], completed=progress.done, figures=figures)
+            for finding in progress.findings:
+                console.print(Text(f"{finding.signature}: {finding.text}", style="yellow"))
 
         yield on_start, on_progress
 
@@ -302,6 +305,8 @@ def _lines() -> Callbacks:
         typer.echo(f"Run directory: {directory}", err=True)
 
     def on_progress(progress: Progress) -> None:
+        for finding in progress.findings:
+            typer.echo(f"{finding.signature}: {finding.text}", err=True)
         tenth = 10 * progress.done // progress.total
         if shown.get(progress.phase) == tenth and progress.done < progress.total:
             return

@@ -34,7 +34,10 @@ from sheafnet.config import (
 from sheafnet.datasets import DATASETS
 from sheafnet.network.ledger import Fate
 from sheafnet.nodes import encoders
+from sheafnet.runtime.diagnosis import PATIENCE, WINDOW
+from sheafnet.runtime.finding import NEAR, SIGMAS, Signature
 from sheafnet.runtime.rundir import Status
+from sheafnet.runtime.shortfalls import FEWEST_ANSWERED, KEPT
 from sheafnet.runtime.summary import Summary
 from sheafnet.topology import build_topology
 from tests.conftest import MakeConfig
@@ -177,12 +180,18 @@ def test_options_that_the_command_line_shortens_are_named() -> None:
 # docs/summary.md
 
 
+def is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
 def schema_paths(annotation: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Dotted paths of all leaves of a model; `*` stands for the keys of a dictionary."""
+    """Dotted paths of all leaves of a model; `*` stands for a key or a place in a list."""
     arguments = get_args(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if is_model(annotation):
         for name, field in annotation.model_fields.items():
             yield from schema_paths(field.annotation, (*path, field.alias or name))
+    elif arguments and getattr(annotation, "__origin__", None) is list and is_model(arguments[0]):
+        yield from schema_paths(arguments[0], (*path, "*"))
     elif getattr(annotation, "__origin__", None) is dict:
         yield from schema_paths(arguments[1], (*path, "*"))
     else:
@@ -197,13 +206,13 @@ def documented_paths(text: str) -> Iterator[str]:
             parts = re.split(r"\{([^}]*)\}", phases)
             choices = [part.split(",") if k % 2 else [part] for k, part in enumerate(parts)]
             for words in itertools.product(*choices):
-                yield re.sub(r"\b(EDGE|NODE|K|ESTIMATOR)\b", "*", "".join(words))
+                yield re.sub(r"\b(EDGE|NODE|K|ESTIMATOR|INDEX)\b", "*", "".join(words))
 
 
 def test_every_figure_of_the_summary_is_documented_and_no_other() -> None:
     parts = sections(DOCS / "summary.md")
     headings = ["The run", "Communication", "Alignment", "Missing modalities", "Sheaf"]
-    text = "\n".join(parts[heading] for heading in [*headings, "Time and memory"])
+    text = "\n".join(parts[heading] for heading in [*headings, "Time and memory", "Diagnosis"])
     found = list(documented_paths(text))
     assert len(found) == len(set(found))
     assert set(found) == set(schema_paths(Summary))
@@ -232,6 +241,42 @@ def test_every_status_is_documented() -> None:
     text = sections(DOCS / "summary.md")["`run.json`"]
     for status in get_args(Status):
         assert f"`{status}`" in text
+
+
+# docs/diagnosis.md
+
+
+def test_every_signature_is_documented_with_its_bounds() -> None:
+    page = (DOCS / "diagnosis.md").read_text(encoding="utf-8")
+    table = {row[0].strip("`"): row for row in rows(page)[1:]}
+    assert tuple(table) == get_args(Signature)
+    for signature in table:
+        assert f"`{signature}`" in sections(DOCS / "summary.md")["Diagnosis"]
+    assert f"≥ {1 - NEAR:g} log B" in table["contrast-at-chance"][2]
+    assert f"≤ 1/{1 / NEAR**2:g} of" in table["collapse"][2]
+    assert f"{NEAR:g} (1 − 1/classes)" in table["zero-shot-at-chance"][2]
+    assert f"{SIGMAS:g} standard errors" in table["zero-shot-at-chance"][2]
+    assert f"below {KEPT:g} of it" in table["overfitting"][2]
+    assert f"1 − {NEAR:g} ·" in table["reconstruction"][2]
+    assert f"newest {WINDOW} rounds is judged, from round {PATIENCE} on" in page
+    assert f"from {FEWEST_ANSWERED} answered rows on" in " ".join(page.split())
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["docs/diagnosis.md", "sheafnet/runtime/diagnosis.py", "sheafnet/runtime/shortfalls.py"],
+)
+def test_options_that_a_diagnosis_advises_exist(path: str) -> None:
+    parts: dict[str, type[Model]] = {
+        "training": TrainingConfig,
+        "inference": InferenceConfig,
+        "evaluation": EvaluationConfig,
+    }
+    text = (ROOT / path).read_text(encoding="utf-8")
+    named = re.findall(rf"\b({'|'.join(parts)})\.([a-z_]+)", text)
+    assert len(named) > 5
+    for part, key in named:
+        assert key in parts[part].model_fields, f"{part}.{key}"
 
 
 # docs/wire-format.md

@@ -155,6 +155,12 @@ def mean(values: Iterable[float]) -> float:
     return sum(found) / len(found) if found else math.nan
 
 
+def mean_known(values: Iterable[float | None]) -> float | None:
+    """The mean of those values that were measured; None where none was."""
+    found = [value for value in values if value is not None]
+    return mean(found) if found else None
+
+
 def number(value: float | None) -> float | None:
     """`value` for JSON: seven significant digits, and null for what is not finite."""
     return float(f"{value:.7g}") if value is not None and math.isfinite(value) else None

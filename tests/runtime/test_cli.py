@@ -290,7 +290,10 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path, file) -> None:
     """On a pseudo-terminal, since the bar is not drawn into pipes."""
     terminal, inside = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "sheafnet", "simulate", "--topology", file(), "--run-dir", "run"],
+        [
+            *(sys.executable, "-m", "sheafnet", "simulate", "--topology", file()),
+            *("--run-dir", "run", "--set", "training.learning_rate=1e-9"),
+        ],
         cwd=tmp_path,
         env=os.environ | {"TERM": "xterm", "COLUMNS": "70"},
         stdin=inside,
@@ -311,3 +314,6 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path, file) -> None:
     assert process.wait() == 0, text.decode()
     for part in (b"train", b"6/6", b"loss", b"inference", b"4/4", b"Missing modalities"):
         assert part in text
+    running, _, tables = text.partition(b"Bytes between nodes")
+    for place in (running, tables):
+        assert place.count(b"contrast-at-chance: ") == 1
