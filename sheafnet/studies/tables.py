@@ -52,7 +52,8 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
     """The tables of a finished run."""
     s, t = summary, summary.timing
     yield Text(
-        f"\n{s.topology}: {s.nodes} nodes, {s.edges} edges, {s.dataset}, {s.method}, "
+        f"\n{s.topology}: {s.nodes} nodes, {s.edges} edges, {s.dataset}, {s.method}"
+        f"{f' with hub {s.hub}' if s.hub else ''}, "
         f"{s.rounds} training rounds, seed {s.seed}, {s.backend} backend, {s.actors} "
         f"{'actor' if s.actors == 1 else 'actors'}"
     )
@@ -131,6 +132,8 @@ def _alignment(summary: Summary) -> Table:
         _measure(table, f"{shots}-shot accuracy", accuracy, spread, chance)
     spread = [node.probe_accuracy for node in nodes]
     _measure(table, "linear probe accuracy", a.probe_accuracy, spread, chance)
+    if a.fused_accuracy is not None:
+        _measure(table, "accuracy of all joined", a.fused_accuracy, [a.fused_accuracy], chance)
     return table
 
 
