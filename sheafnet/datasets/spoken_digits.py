@@ -136,8 +136,9 @@ class SpokenDigits(FiniteEvents):
 
     def source(self, node: int) -> Source:
         """The source of `node`: samples of shape (1, 28, 28) or (13, frames)."""
-        kind = _Images if self._modalities[node] == "image" else _Audio
-        return kind(self._pairs, self._options, self._seed, node)
+        if self._modalities[node] == "image":
+            return _Images(self._pairs, self._options, self._seed, node)
+        return _Audio(self._pairs, self._options, self._seed, node)
 
 
 class _View:
@@ -177,10 +178,9 @@ class _Images(_View):
 
 
 class _Audio(_View):
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(13, frames)."""
-        return (COEFFICIENTS, self._options.frames)
+    def __init__(self, pairs: Pairs, options: Options, seed: int, node: int) -> None:
+        super().__init__(pairs, options, seed, node)
+        self.shape: tuple[int, ...] = (COEFFICIENTS, options.frames)
 
     def samples(self, split: Split, events: Events) -> Samples:
         """The node's view of `events`: (len(events), 13, frames)."""
@@ -188,8 +188,9 @@ class _Audio(_View):
         draws: list[Draw] = [Uniform((2,))]
         if self._options.audio_noise:
             draws.append(Normal(self.shape))
-        ends, *noise = self._blocks(split).rows(events, *draws)
-        view = resampled(load_recordings(), rows, self._options.trim * ends, self._options.frames)
+        trims, *noise = self._blocks(split).rows(events, *draws)
+        trims *= np.float32(self._options.trim)
+        view = resampled(load_recordings(), rows, trims, self._options.frames)
         for drawn in noise:
             drawn *= np.float32(self._options.audio_noise)
             view += drawn

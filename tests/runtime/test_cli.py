@@ -260,9 +260,15 @@ def test_datasets_are_listed_with_licences(
 ) -> None:
     assert call(monkeypatch, "datasets", "--format", "json") == 0
     listed = json.loads(capsys.readouterr().out)
-    assert {"overlap-mnist", "multiview-mnist", "multiple-features", "synthetic", "arrays"} == set(
-        listed
-    )
+    assert set(listed) == {
+        "overlap-mnist",
+        "multiview-mnist",
+        "multiple-features",
+        "spoken-digits",
+        "wrist-imu",
+        "synthetic",
+        "arrays",
+    }
     assert all(entry["licence"] and entry["modalities"] for entry in listed.values())
     assert call(monkeypatch, "datasets") == 0
     assert "overlap-mnist" in capsys.readouterr().out

@@ -129,7 +129,9 @@ def wrist_imu(sources: Sources) -> Arrays:
     """
     content = io.BytesIO(sources["watch_dataset.npy"])
     source = np.load(content, allow_pickle=True).item()
-    _require_equal(source["X_labels"], ["ax", "ay", "az", "wx", "wy", "wz"], "axes in another order")
+    _require_equal(
+        source["X_labels"], ["ax", "ay", "az", "wx", "wy", "wz"], "axes in another order"
+    )
     _require_equal(source["y_labels"], EXERCISES, "exercises in another order")
     # By subject, exercise and side, so that neighbours in the file are alike and compress well.
     order = np.lexsort((source["side"], source["y"], source["subject"]))
