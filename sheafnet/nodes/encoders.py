@@ -101,7 +101,7 @@ class ConvOptions(Model):
 class Conv1dOptions(Model):
     """Options of ``conv1d``: blocks of convolution along time, ReLU and max-pooling by 2."""
 
-    channels: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=6)] = (32, 64)
+    channels: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=6)] = (16, 32)
     kernel: Positive = 5
     hidden: Positive | None = 128
     layer_norm: bool = True

@@ -44,7 +44,6 @@ MULTIPLE_FEATURES = {
 """Modality, its file, and the smallest dtype that keeps its values: integers exactly, decimals
 (at most five significant digits in the source) to float32."""
 
-
 EXERCISES = ["PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"]
 LARGEST = 32.767
 """That 16 bits hold in thousandths; the fastest turn in the source is 29 rad/s."""
