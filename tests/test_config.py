@@ -68,11 +68,12 @@ def test_short_forms_are_the_long_ones(load):
     assert load(long.replace("encoder: mlp", "encoder: {name: mlp}")) == load(LISTED)
 
 
-@pytest.mark.parametrize(
-    "name", ["deepsense", "grid", "multiple-features", "ring", "star", "triangle"]
-)
-def test_shipped_topologies_are_valid(name):
-    assert load_config(Path(__file__).parents[1] / f"topologies/{name}.yaml").name == name
+SHIPPED = sorted((Path(__file__).parents[1] / "topologies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_topologies_are_valid(path):
+    assert load_config(path).name == path.stem
 
 
 DIMENSION = "a whole number of dimensions from 1, or a fraction above 0.0 and at most 1.0"

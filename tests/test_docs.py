@@ -63,6 +63,7 @@ SECTIONS: dict[str, type[Model]] = {
     "`run`": RunConfig,
     "`mlp`": encoders.MlpOptions,
     "`conv`": encoders.ConvOptions,
+    "`conv1d`": encoders.Conv1dOptions,
     **{f"`{name}`": info.options for name, info in DATASETS.items()},
 }
 
@@ -144,10 +145,10 @@ def test_every_model_of_the_configuration_has_a_section() -> None:
     within = {"Defaults"}  # has no keys of its own
     missing = {m.__name__ for m in models(Config) if m not in documented}
     assert missing == within
-    assert set(DATASETS) | {"mlp", "conv"} <= {name.strip("`") for name in SECTIONS}
+    assert set(DATASETS) | {"mlp", "conv", "conv1d"} <= {name.strip("`") for name in SECTIONS}
     own = encoders.__name__
     built_in = {n for n, kind in encoders.ENCODERS.items() if kind.build.__module__ == own}
-    assert built_in == {"mlp", "conv"}
+    assert built_in == {"mlp", "conv", "conv1d"}
 
 
 @pytest.mark.parametrize("heading", SECTIONS)

@@ -9,7 +9,9 @@ from sheafnet.datasets import (
     multiple_features,
     multiview_mnist,
     overlap_mnist,
+    spoken_digits,
     synthetic,
+    wrist_imu,
 )
 from sheafnet.datasets.base import Dataset
 from sheafnet.datasets.info import DatasetInfo
@@ -23,7 +25,16 @@ _PATH_OPTIONS = ("path", "data_dir")
 
 DATASETS: dict[str, DatasetInfo] = {
     module.INFO.name: module.INFO
-    for module in (overlap_mnist, multiview_mnist, multiple_features, synthetic, arrays, deepsense)
+    for module in (
+        overlap_mnist,
+        multiview_mnist,
+        multiple_features,
+        spoken_digits,
+        wrist_imu,
+        synthetic,
+        arrays,
+        deepsense,
+    )
 }
 
 

@@ -8,7 +8,14 @@ import pytest
 from sheafnet.datasets import DATASETS
 from sheafnet.errors import ConfigError, DatasetError
 
-BUNDLED = ["overlap-mnist", "multiview-mnist", "multiple-features", "synthetic"]
+BUNDLED = [
+    "overlap-mnist",
+    "multiview-mnist",
+    "multiple-features",
+    "spoken-digits",
+    "wrist-imu",
+    "synthetic",
+]
 
 
 def test_every_data_set_is_described():

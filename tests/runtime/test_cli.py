@@ -279,8 +279,16 @@ def test_datasets_are_listed_with_licences(
 ) -> None:
     assert call(monkeypatch, "datasets", "--format", "json") == 0
     listed = json.loads(capsys.readouterr().out)
-    bundled = {"overlap-mnist", "multiview-mnist", "multiple-features", "synthetic"}
-    assert set(listed) == bundled | {"arrays", "deepsense"}
+    assert set(listed) == {
+        "overlap-mnist",
+        "multiview-mnist",
+        "multiple-features",
+        "spoken-digits",
+        "wrist-imu",
+        "synthetic",
+        "arrays",
+        "deepsense",
+    }
     assert all(entry["licence"] and entry["modalities"] for entry in listed.values())
     assert call(monkeypatch, "datasets") == 0
     assert "overlap-mnist" in capsys.readouterr().out
