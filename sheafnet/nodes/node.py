@@ -7,7 +7,7 @@ with those that came. Whoever drives it (one loop over all nodes, or an actor pe
 when; the results do not depend on it, since every reduction over neighbours goes by edge index.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +26,7 @@ from sheafnet.nodes.optimizer import Optimizer
 from sheafnet.nodes.probe import LinearProbe
 from sheafnet.seeds import derive
 from sheafnet.sheaf.estimators import Moments
-from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap
-from sheafnet.topology import Edge
+from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap, maps_apart
 
 Program = Generator[list[Address], dict[int, Message], None]
 """Yields what it waits for; is sent what came, by edge index."""
@@ -79,15 +78,19 @@ class Node:
                 self.spec.encoder, self._source.shape, self.spec.dim, self.spec.id
             )
         generator = self.generator("maps")
-        self.restrictions = [self._restriction(channel, generator) for channel in self.channels]
+        self.restrictions = self._restrictions(generator)
         asked = self.edges if method.aligns else ()
         self.duals = [DualMap(self.restrictions[position]) for position in range(len(asked))]
         self.fused = FusedClassifier(method, dataset) if method.fuses and self.is_hub else None
         """The classifier of all sections, at the hub of concat-supervised."""
-        modules = [self.encoder, *self.restrictions, *self.duals]
+        modules = [self.encoder, *self.duals]
         if self.fused is not None:
             modules.append(self.fused)
-        self.optimizer = Optimizer([p for m in modules for p in m.parameters()], config.training)
+        self.optimizer = Optimizer(
+            [p for m in modules for p in m.parameters()],
+            config.training,
+            [p for m in self.restrictions for p in m.parameters()],
+        )
         self.moments = Moments(self.spec.dim, [edge.dim for edge in asked])
 
     @property
@@ -95,12 +98,13 @@ class Node:
         """Whether the method is centred on this node."""
         return self.method.hub == self.spec.index
 
-    def _restriction(
-        self, channel: Edge, generator: torch.Generator
-    ) -> RestrictionMap | IdentityMap:
-        if self.method.name == "sheafalign":
-            return RestrictionMap(self.spec.dim, channel.dim, generator)
-        return IdentityMap(self.spec.dim)
+    def _restrictions(self, generator: torch.Generator) -> Sequence[RestrictionMap | IdentityMap]:
+        dims = [channel.dim for channel in self.channels]
+        if self.method.name != "sheafalign":
+            return [IdentityMap(self.spec.dim) for _ in dims]
+        if self.config.training.restriction_start == "together":
+            return maps_apart(self.spec.dim, dims, generator)
+        return [RestrictionMap(self.spec.dim, dim, generator) for dim in dims]
 
     def batch(self, round_: int) -> Events:
         """The events of training round `round_`, the same at every node."""

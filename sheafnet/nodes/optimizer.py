@@ -26,8 +26,21 @@ class Optimizer:
     ``adam`` and ``adamw`` use betas (0.9, 0.999) and epsilon 1e-8, ``sgd`` momentum 0.9.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], training: TrainingConfig) -> None:
-        self._parameters = list(parameters)
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        training: TrainingConfig,
+        restrictions: Sequence[Tensor] = (),
+    ) -> None:
+        """`restrictions` are stepped at ``restriction_rate`` times the learning rate."""
+        self._parameters = [*parameters, *restrictions]
+        self._groups = [
+            (range(len(parameters)), training.learning_rate),
+            (
+                range(len(parameters), len(self._parameters)),
+                training.learning_rate * training.restriction_rate,
+            ),
+        ]
         self._training = training
         self._first = [torch.zeros_like(p) for p in self._parameters]
         self._second = [torch.zeros_like(p) for p in self._parameters]
@@ -36,19 +49,26 @@ class Optimizer:
     @torch.no_grad()
     def step(self) -> float:
         """One step along the gradients, which are cleared; returns their squared norm."""
-        chosen = [k for k, p in enumerate(self._parameters) if p.grad is not None]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        square = float(get_total_norm(gradients)) ** 2 if gradients else 0.0
+        for group, rate in self._groups:
+            if rate > 0.0:
+                self._step([k for k in group if self._parameters[k].grad is not None], rate)
+        for parameter in self._parameters:
+            parameter.grad = None
+        return square
+
+    def _step(self, chosen: list[int], rate: float) -> None:
         parameters = [self._parameters[k].detach() for k in chosen]
-        gradients = [self._parameters[k].grad for k in chosen]
-        present = [g for g in gradients if g is not None]
-        square = float(get_total_norm(present)) ** 2 if present else 0.0
+        gradients = [g for k in chosen if (g := self._parameters[k].grad) is not None]
         first = [self._first[k] for k in chosen]
-        lr, decay = self._training.learning_rate, self._training.weight_decay
+        decay = self._training.weight_decay
         if self._training.optimizer == "sgd":
             sgd(
                 parameters,
-                present,
+                gradients,
                 first,  # type: ignore[arg-type]
-                lr=lr,
+                lr=rate,
                 momentum=_MOMENTUM,
                 weight_decay=decay,
                 dampening=0.0,
@@ -56,24 +76,21 @@ class Optimizer:
                 maximize=False,
                 foreach=False,
             )
-        else:
-            step = adam if self._training.optimizer == "adam" else adamw
-            step(
-                parameters,
-                present,
-                first,
-                [self._second[k] for k in chosen],
-                [],
-                [self._steps[k] for k in chosen],
-                amsgrad=False,
-                beta1=_BETAS[0],
-                beta2=_BETAS[1],
-                lr=lr,
-                weight_decay=decay,
-                eps=_EPSILON,
-                maximize=False,
-                fused=True,
-            )
-        for parameter in self._parameters:
-            parameter.grad = None
-        return square
+            return
+        step = adam if self._training.optimizer == "adam" else adamw
+        step(
+            parameters,
+            gradients,
+            first,
+            [self._second[k] for k in chosen],
+            [],
+            [self._steps[k] for k in chosen],
+            amsgrad=False,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            lr=rate,
+            weight_decay=decay,
+            eps=_EPSILON,
+            maximize=False,
+            fused=True,
+        )

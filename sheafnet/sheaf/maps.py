@@ -6,6 +6,8 @@ sheaf of vector spaces are. Q has an offset beside its matrix: contrastive train
 projections but not the sections, and a matrix alone cannot rebuild the mean of h from them.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,26 @@ class RestrictionMap(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         """The projection P h of (B, d_i) into the comparison space, (B, d_ij)."""
         return embedding @ self.weight.T
+
+
+def maps_apart(
+    stalk_dim: int, edge_dims: Sequence[int], generator: torch.Generator
+) -> list[RestrictionMap]:
+    """The maps of one node, in the order of `edge_dims`, whose rows start orthonormal together.
+
+    What a node says on one edge then does not disturb what it says on another. A node whose d_ij
+    add up to more than its d_i begins another orthonormal basis where one is used up, so that the
+    rows of each single map are orthonormal all the same.
+    """
+    maps, left = [], torch.empty(0, stalk_dim)
+    for dim in edge_dims:
+        if len(left) < dim:
+            left = RestrictionMap(stalk_dim, stalk_dim, generator).weight.detach()
+        chosen = RestrictionMap(stalk_dim, dim, generator)
+        chosen.weight = nn.Parameter(left[:dim].clone())
+        maps.append(chosen)
+        left = left[dim:]
+    return maps
 
 
 class IdentityMap(nn.Module):
