@@ -5,6 +5,7 @@ import sheafnet
 
 def test_public_names() -> None:
     assert sorted(sheafnet.__all__) == [
+        "Comparison",
         "Config",
         "Plan",
         "Progress",
@@ -12,11 +13,14 @@ def test_public_names() -> None:
         "RunDirectory",
         "SheafnetError",
         "Summary",
+        "Sweep",
         "Topology",
         "__version__",
         "build_topology",
+        "compare",
         "load_config",
         "simulate",
+        "sweep",
     ]
     for name in sheafnet.__all__:
         assert getattr(sheafnet, name) is not None
