@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 import yaml
@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from sheafnet.config import Config, GraphConfig, load_config
+from sheafnet.config import Config, GraphConfig, MethodName, load_config
 from sheafnet.datasets import DATASETS
 from sheafnet.errors import ConfigError, SheafnetError
 from sheafnet.network.frame import PHASES
@@ -67,6 +67,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key, as training.rounds=200."),
 ]
+MethodOption = Annotated[
+    str | None,
+    typer.Option(help="The method, instead of the file's: " + ", ".join(get_args(MethodName))),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -83,6 +87,7 @@ def _simulate(
     topology: Annotated[Path, typer.Option(help="The YAML of the network and the run.")],
     rounds: Annotated[int | None, typer.Option(help="Training rounds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that the run draws.")] = None,
+    method: MethodOption = None,
     overrides: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run, new or empty.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="Ray actors, or one process.")] = None,
@@ -103,7 +108,7 @@ def _simulate(
         "run.nodes_per_actor": nodes_per_actor,
     }
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    config = load_config(topology, [*(overrides or ()), *given])
+    config = load_config(topology, [*_chosen(method), *(overrides or ()), *given])
     with _progress(output) as (on_start, on_progress):
         result = simulate(config, run_dir=run_dir, on_start=on_start, on_progress=on_progress)
     if output is Format.json:
@@ -115,16 +120,19 @@ def _simulate(
 @app.command()
 def validate(
     file: Annotated[Path, typer.Argument(help="The YAML to check.")],
+    method: MethodOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Check a topology file and say what it describes."""
-    plan = Plan.open(load_config(file, overrides or ()))
+    plan = Plan.open(load_config(file, [*_chosen(method), *(overrides or ())]))
     topology, config = plan.topology, plan.config
     degrees = sorted({len(topology.incident(node.index)) for node in topology.nodes})
     dims = sorted({edge.dim for edge in topology.edges})
     typer.echo(f"{file}: valid")
     seen = Counter(plan.dataset.modality(node.index) for node in topology.nodes)
     typer.echo(f"  topology: {topology.name}, data set: {config.dataset.name}")
+    hub = "" if plan.method.hub is None else f", hub {topology.nodes[plan.method.hub].id}"
+    typer.echo(f"  method: {config.method.name}{hub}")
     typer.echo(f"  modalities: {', '.join(f'{name} x {n}' for name, n in seen.items())}")
     typer.echo(
         f"  nodes: {len(topology.nodes)}, edges: {len(topology.edges)}, "
@@ -243,6 +251,11 @@ def show(
         return
     figures = directory.summary()
     typer.echo(json.dumps(figures if figures is not None else directory.about(), indent=2))
+
+
+def _chosen(method: str | None) -> list[str]:
+    """``--method`` as an override that the others can refine."""
+    return [] if method is None else [f"method={method}"]
 
 
 StudyOption = Annotated[

@@ -28,6 +28,7 @@ from sheafnet.validation import check_model
 Positive = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 EstimatorName = Literal["mean", "ridge", "zero", "train-mean"]
+MethodName = Literal["sheafalign", "imagebind", "all-pairs", "local", "concat-supervised"]
 
 
 def _comparison_dim(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -79,6 +80,26 @@ class Named(Model):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+
+class MethodConfig(Model):
+    """The method by name; see `sheafnet.method` for what each one is."""
+
+    name: MethodName = "sheafalign"
+    hub: str | None = None
+    """Of imagebind and concat-supervised: the node that all others exchange with; by default the
+    first of those with the most edges."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _hub_is_of_a_centred_method(self) -> Self:
+        if self.hub is not None and self.name not in {"imagebind", "concat-supervised"}:
+            raise ValueError(f"{self.name} has no hub; imagebind and concat-supervised have one")
+        return self
 
 
 class NodeDefaults(Model):
@@ -173,11 +194,6 @@ class TrainingConfig(Model):
     """Return ∂L_recon/∂p_j to the neighbour: the exact joint gradient, at twice the bytes."""
     wire_dtype: Dtype = "float32"
 
-    def sheaf_factor(self, round_: int, edge_dim: int) -> float:
-        """The factor of mean_b ||p_i - p_j||^2 in the loss: lambda, its warm-up, its reduction."""
-        rise = min(1.0, round_ / self.sheaf_warmup) if self.sheaf_warmup else 1.0
-        return self.sheaf_weight * rise / (edge_dim if self.sheaf_reduction == "mean" else 1)
-
     @model_validator(mode="after")
     def _exchange_needs_full(self) -> Self:
         if self.exchange_gradients and (
@@ -215,6 +231,8 @@ class EvaluationConfig(Model):
     gallery: Annotated[int, Field(ge=2)] | Literal["all"] = 1000
     support: Annotated[int, Field(ge=2)] = 2000
     """Labelled training events behind prototypes, few-shot examples and the linear probe."""
+    every: Positive | None = None
+    """Training rounds between two evaluations; by default there is one, after the last round."""
     few_shot: tuple[Positive, ...] = (1, 5, 10)
     few_shot_draws: Positive = 10
 
@@ -255,7 +273,7 @@ class Config(Model):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     dataset: Named
-    method: Literal["sheafalign"] = "sheafalign"
+    method: MethodConfig = MethodConfig()
     graph: GraphConfig | None = None
     nodes: tuple[NodeConfig, ...] | None = None
     edges: tuple[EdgeConfig, ...] | None = None
@@ -266,6 +284,26 @@ class Config(Model):
     inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _gradients_are_sheafaligns(self) -> Self:
+        if self.training.exchange_gradients and self.method.name != "sheafalign":
+            raise ValueError(
+                f"training.exchange_gradients completes the gradient of sheafalign; "
+                f"{self.method.name} has no use for it"
+            )
+        return self
+
+    def sheaf_factor(self, round_: int, edge_dim: int) -> float:
+        """The factor of mean_b ||p_i - p_j||^2 in the loss: lambda, its warm-up, its reduction.
+
+        Zero for every method but sheafalign: a single space has no consistency loss.
+        """
+        t = self.training
+        if self.method.name != "sheafalign":
+            return 0.0
+        rise = min(1.0, round_ / t.sheaf_warmup) if t.sheaf_warmup else 1.0
+        return t.sheaf_weight * rise / (edge_dim if t.sheaf_reduction == "mean" else 1)
 
     @model_validator(mode="after")
     def _one_graph(self) -> Self:

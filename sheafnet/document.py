@@ -193,9 +193,9 @@ def apply_override(values: dict[str, Any], override: str) -> list[Key]:
 
 
 def _long_form(value: Any, path: Key) -> Any:
-    """A data set, encoder, node or edge in its short form as the mapping that it stands for."""
+    """What was given in its short form (a name, an id, two ends) as the mapping it stands for."""
     if isinstance(value, str):
-        if path[-1] in {"dataset", "encoder"}:
+        if path[-1] in {"dataset", "encoder", "method"}:
             return {"name": value}
         if path[:-1] == ("nodes",):
             return {"id": value}

@@ -12,82 +12,100 @@ from torch import Tensor
 from sheafnet.network.channel import Message
 from sheafnet.network.frame import Kind
 from sheafnet.nodes import alignment
-from sheafnet.nodes.events import gallery_size, support_size
-from sheafnet.nodes.node import Node, Program
+from sheafnet.nodes.events import gallery_size, is_last, support_size
+from sheafnet.nodes.node import Labelled, Node, Program
 from sheafnet.nodes.probe import LinearProbe
 from sheafnet.nodes.records import EdgeScores, EvaluationRecord
 
 
 def evaluate(node: Node, round_: int, records: list[EvaluationRecord]) -> Program:
-    """Judge retrieval, zero-shot, few-shot and linear probe; appends to `records`.
+    """Judge retrieval and zero-shot, and in the last evaluation few-shot and a linear probe.
 
-    Trains the node's downstream heads, which inference uses after it.
+    Appends to `records`. The last one trains the downstream heads that inference uses after it.
     """
-    chosen, classes = node.config.evaluation, node.dataset.classes
-    size = gallery_size(node.config, node.dataset)
-    labelled = support_size(node.config, node.dataset)
-    support = node.labelled("train", np.arange(labelled, dtype=np.int64))
-    judged = node.labelled(chosen.split, np.arange(size, dtype=np.int64))
+    support, judged = _events(node)
     known, own = node.project(support.section), node.project(judged.section)
     for position, edge in enumerate(node.edges):
         labels = support.labels[node.task(position)]
-        means, present = alignment.prototypes(known[position], labels, classes)
+        means, present = alignment.prototypes(known[position], labels, node.dataset.classes)
         node.endpoint.send(edge.index, Kind.GALLERY, round_, own[position].numpy())
         node.endpoint.send(edge.index, Kind.PROTOTYPES, round_, means.numpy(), present.numpy())
     galleries = yield node.every(Kind.GALLERY, round_)
     prototypes = yield node.every(Kind.PROTOTYPES, round_)
-    node.probe = LinearProbe(support.section, support.labels, classes)
-    predicted = node.probe.predict(judged.section)
-    scores = [
-        _scores(
-            node,
-            position,
-            (known[position], support.labels[node.task(position)]),
-            (own[position], judged.labels[node.task(position)]),
-            galleries[edge.index],
-            prototypes[edge.index],
-        )
-        for position, edge in enumerate(node.edges)
-        if edge.index in galleries and edge.index in prototypes
-    ]
-    probe = [alignment.accuracy(p, y) for p, y in zip(predicted, judged.labels, strict=True)]
-    records.append(EvaluationRecord(scores, sum(probe) / len(probe)))
+    last = is_last(node.config, round_)
+    scores = []
+    for position, edge in enumerate(node.edges):
+        if edge.index in galleries and edge.index in prototypes:
+            task = node.task(position)
+            ours = own[position], judged.labels[task]
+            recall, zero_shot = _across(ours, galleries[edge.index], prototypes[edge.index])
+            theirs = known[position], support.labels[task]
+            few_shot = _few_shot(node, edge.index, theirs, ours) if last else {}
+            scores.append(EdgeScores(edge.index, recall, zero_shot, few_shot))
+    probe = _probe(node, support, judged) if last else None
+    records.append(EvaluationRecord(round_, scores, probe))
 
 
-def _scores(
-    node: Node,
-    position: int,
-    support: tuple[Tensor, Tensor],
-    judged: tuple[Tensor, Tensor],
-    gallery: Message,
-    prototypes: Message,
-) -> EdgeScores:
-    """The scores of the edge at `position` from own projections and labels (support, judged)."""
-    edge = node.edges[position].index
-    known, known_labels = support
-    own, labels = judged
-    assert prototypes.mask is not None, "prototypes name their classes"
-    guessed = alignment.nearest_prototype(
-        own, torch.from_numpy(prototypes.array), torch.from_numpy(prototypes.mask)
+def evaluate_alone(node: Node, round_: int, records: list[EvaluationRecord]) -> Program:
+    """Judge what can be judged without neighbours; appends to `records`."""
+    yield from ()
+    records.append(EvaluationRecord(round_, *judge_alone(node, round_)))
+
+
+def judge_alone(node: Node, round_: int) -> tuple[list[EdgeScores], float | None]:
+    """Few-shot classification of sections for the labels of every edge, and a linear probe.
+
+    Nothing but the last evaluation has them.
+    """
+    if not is_last(node.config, round_):
+        return [], None
+    support, judged = _events(node)
+    scores = []
+    for position, edge in enumerate(node.edges):
+        task = node.task(position)
+        known = support.section, support.labels[task]
+        few_shot = _few_shot(node, edge.index, known, (judged.section, judged.labels[task]))
+        scores.append(EdgeScores(edge.index, {}, None, few_shot))
+    return scores, _probe(node, support, judged)
+
+
+def _events(node: Node) -> tuple[Labelled, Labelled]:
+    """The labelled training events that classifiers are made of, and the judged ones."""
+    size = gallery_size(node.config, node.dataset)
+    labelled = support_size(node.config, node.dataset)
+    return (
+        node.labelled("train", np.arange(labelled, dtype=np.int64)),
+        node.labelled(node.config.evaluation.split, np.arange(size, dtype=np.int64)),
     )
-    chosen = node.config.evaluation
-    generator = node.generator("few-shot", edge)
-    few_shot = {
+
+
+def _probe(node: Node, support: Labelled, judged: Labelled) -> float:
+    node.probe = LinearProbe(support.section, support.labels, node.dataset.classes)
+    predicted = node.probe.predict(judged.section)
+    rights = [alignment.accuracy(p, y) for p, y in zip(predicted, judged.labels, strict=True)]
+    return sum(rights) / len(rights)
+
+
+def _across(
+    own: tuple[Tensor, Tensor], gallery: Message, prototypes: Message
+) -> tuple[dict[int, float], float]:
+    """Recalls and zero-shot accuracy of own (projections, labels) by what a neighbour sent."""
+    assert prototypes.mask is not None, "prototypes name their classes"
+    projections, labels = own
+    guessed = alignment.nearest_prototype(
+        projections, torch.from_numpy(prototypes.array), torch.from_numpy(prototypes.mask)
+    )
+    recalls = alignment.recalls(projections, torch.from_numpy(gallery.array))
+    return recalls, alignment.accuracy(guessed, labels)
+
+
+def _few_shot(
+    node: Node, edge: int, known: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor]
+) -> dict[int, float]:
+    chosen, generator = node.config.evaluation, node.generator("few-shot", edge)
+    return {
         shots: alignment.few_shot(
-            known,
-            known_labels,
-            own,
-            labels,
-            node.dataset.classes,
-            shots,
-            chosen.few_shot_draws,
-            generator,
+            *known, *own, node.dataset.classes, shots, chosen.few_shot_draws, generator
         )
         for shots in chosen.few_shot
     }
-    return EdgeScores(
-        edge=edge,
-        recall=alignment.recalls(own, torch.from_numpy(gallery.array)),
-        zero_shot=alignment.accuracy(guessed, labels),
-        few_shot=few_shot,
-    )

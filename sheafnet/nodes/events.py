@@ -31,6 +31,17 @@ def inference_events(inference: InferenceConfig, round_: int, size: int) -> Even
     return np.arange(first, first + inference.batch_size, dtype=np.int64) % size
 
 
+def evaluation_points(config: Config) -> list[int]:
+    """After how many training rounds each evaluation takes place; the last is after all."""
+    rounds, every = config.training.rounds, config.evaluation.every
+    return [*range(every, rounds, every), rounds] if every else [rounds]
+
+
+def is_last(config: Config, evaluation: int) -> bool:
+    """Whether evaluation number `evaluation` is the one after all training rounds."""
+    return evaluation == len(evaluation_points(config)) - 1
+
+
 def gallery_size(config: Config, dataset: Dataset) -> int:
     """Events judged in the evaluation: all of the split, or at most the configured number."""
     size = dataset.size(config.evaluation.split)

@@ -20,7 +20,8 @@ def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
 
     The node asks every neighbour for the rows that it misses, answers for those rows that it is
     asked for and has, and estimates its missing sections from the answers. The true sections of
-    missing rows are computed too, as the yardstick; no message and no estimate uses them.
+    missing rows are computed too, as the yardstick; no message and no estimate uses them. Where
+    neighbours do not align (local), nobody is asked.
     """
     chosen, seed = node.config.inference, node.config.run.seed
     split = node.config.evaluation.split
@@ -28,16 +29,16 @@ def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
     assert size is not None, "validation and test splits are finite"
     missing = missing_rows(chosen, seed, node.spec, round_)
     batch = node.labelled(split, inference_events(chosen, round_, size))
-    if missing.any():
-        for edge in node.edges:
-            node.endpoint.send(edge.index, Kind.REQUEST, round_, mask=missing)
-    others = {e.index: node.topology.nodes[e.other(node.spec.index)] for e in node.edges}
+    partners = node.edges if node.method.aligns else ()
+    wanted = [(edge.index, Kind.ANSWER, round_) for edge in partners if missing.any()]
+    for edge, _, _ in wanted:
+        node.endpoint.send(edge, Kind.REQUEST, round_, mask=missing)
+    others = {e.index: node.topology.nodes[e.other(node.spec.index)] for e in partners}
     askers = [k for k, other in others.items() if missing_rows(chosen, seed, other, round_).any()]
     requests = yield [(k, Kind.REQUEST, round_) for k in askers]
     for k in askers:
         if k in requests:
             _answer(node, k, requests[k], ~missing, batch.section, round_)
-    wanted = node.every(Kind.ANSWER, round_) if missing.any() else []
     answers = yield wanted
     late = len(askers) - len(requests) + len(wanted) - len(answers)
     records.append(_judge(node, round_, missing, batch, answers, late))
@@ -102,5 +103,5 @@ def _duals(node: Node) -> list[AffineMap]:
     """Q_ij of every incident edge: its closed form given only that neighbour, or as learned."""
     chosen = node.config.inference
     if chosen.dual_map == "fitted":
-        return [node.moments.ridge([position], chosen.ridge) for position in range(len(node.edges))]
+        return [node.moments.ridge([position], chosen.ridge) for position in range(len(node.duals))]
     return [(dual.weight.detach(), dual.offset.detach()) for dual in node.duals]

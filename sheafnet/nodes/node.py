@@ -17,15 +17,17 @@ from torch import Tensor
 
 from sheafnet.config import Config
 from sheafnet.datasets.base import Dataset, Events, Split
+from sheafnet.method import Method
 from sheafnet.network.channel import Address, Endpoint, Message
 from sheafnet.network.frame import Kind
 from sheafnet.nodes.encoders import build_encoder
+from sheafnet.nodes.fused import FusedClassifier
 from sheafnet.nodes.optimizer import Optimizer
 from sheafnet.nodes.probe import LinearProbe
 from sheafnet.seeds import derive
 from sheafnet.sheaf.estimators import Moments
-from sheafnet.sheaf.maps import DualMap, RestrictionMap
-from sheafnet.topology import Topology
+from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap
+from sheafnet.topology import Edge
 
 Program = Generator[list[Address], dict[int, Message], None]
 """Yields what it waits for; is sent what came, by edge index."""
@@ -48,23 +50,26 @@ class Node:
 
     Args:
         config: of the run.
-        topology: of the run.
+        method: of the run, with its graph and channels.
         index: which node this is.
         dataset: opened for this run.
-        endpoint: this node's side of its edges.
+        endpoint: this node's side of its channels.
     """
 
     def __init__(
-        self, config: Config, topology: Topology, index: int, dataset: Dataset, endpoint: Endpoint
+        self, config: Config, method: Method, index: int, dataset: Dataset, endpoint: Endpoint
     ) -> None:
         self.config = config
-        self.topology = topology
-        self.spec = topology.nodes[index]
-        self.edges = topology.incident(index)
+        self.method = method
+        self.topology = method.topology
+        self.spec = method.topology.nodes[index]
+        self.edges = method.topology.incident(index)
+        self.channels = method.network.incident(index)
+        """The node's edges, then its channels to nodes that are no neighbours."""
         self.dataset = dataset
         self.endpoint = endpoint
         self.probe: LinearProbe | None = None
-        """The downstream heads, trained by the evaluation."""
+        """The downstream heads, trained by the last evaluation."""
         self._source = dataset.source(index)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed("encoder"))
@@ -72,15 +77,41 @@ class Node:
                 self.spec.encoder, self._source.shape, self.spec.dim, self.spec.id
             )
         generator = self.generator("maps")
-        self.restrictions = [RestrictionMap(self.spec.dim, e.dim, generator) for e in self.edges]
-        self.duals = [DualMap(restriction) for restriction in self.restrictions]
-        modules = (self.encoder, *self.restrictions, *self.duals)
+        self.restrictions = [self._restriction(channel, generator) for channel in self.channels]
+        asked = self.edges if method.aligns else ()
+        self.duals = [DualMap(self.restrictions[position]) for position in range(len(asked))]
+        self.fused = FusedClassifier(method, dataset) if method.fuses and self.is_hub else None
+        """The classifier of all sections, at the hub of concat-supervised."""
+        modules = [self.encoder, *self.restrictions, *self.duals]
+        if self.fused is not None:
+            modules.append(self.fused)
         self.optimizer = Optimizer([p for m in modules for p in m.parameters()], config.training)
-        self.moments = Moments(self.spec.dim, [edge.dim for edge in self.edges])
+        self.moments = Moments(self.spec.dim, [edge.dim for edge in asked])
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether the method is centred on this node."""
+        return self.method.hub == self.spec.index
+
+    def _restriction(
+        self, channel: Edge, generator: torch.Generator
+    ) -> RestrictionMap | IdentityMap:
+        if self.method.name == "sheafalign":
+            return RestrictionMap(self.spec.dim, channel.dim, generator)
+        return IdentityMap(self.spec.dim)
+
+    def batch(self, round_: int) -> Events:
+        """The events of training round `round_`, the same at every node."""
+        size = self.config.training.batch_size
+        return np.arange(round_ * size, (round_ + 1) * size, dtype=np.int64)
+
+    def samples(self, split: Split, events: Events) -> Tensor:
+        """The node's view of `events`: (n, *shape)."""
+        return torch.from_numpy(self._source.samples(split, events))
 
     def sections(self, split: Split, events: Events) -> Tensor:
         """The sections h_i = f_i(x_i) of `events`, with their graph: (n, d_i)."""
-        encoded: Tensor = self.encoder(torch.from_numpy(self._source.samples(split, events)))
+        encoded: Tensor = self.encoder(self.samples(split, events))
         return encoded
 
     @torch.no_grad()
@@ -101,7 +132,7 @@ class Node:
     @torch.no_grad()
     def project(self, section: Tensor) -> list[Tensor]:
         """p_i = P_ij h_i for every incident edge: (n, d_ij) each, without graph."""
-        return [restriction(section) for restriction in self.restrictions]
+        return [self.restrictions[position](section) for position in range(len(self.edges))]
 
     def every(self, kind: Kind, round_: int) -> list[Address]:
         """The addresses of one frame of `kind` from every neighbour."""
@@ -114,13 +145,21 @@ class Node:
         return generator
 
     def parameters(self) -> dict[str, FloatArray]:
-        """Every parameter by name: ``encoder.*``, ``restriction.<edge>``, ``dual.<edge>.*``."""
+        """Every parameter by name: ``encoder.*``, ``restriction.<edge>``, ``dual.<edge>.*``.
+
+        A single space has no restriction maps, a network without estimates no dual maps; the hub
+        of concat-supervised has ``head.*`` beside them.
+        """
         named = {f"encoder.{name}": p for name, p in self.encoder.named_parameters()}
-        for edge, restriction, dual in zip(self.edges, self.restrictions, self.duals, strict=True):
-            name = self.topology.edge_name(edge.index)
-            named[f"restriction.{name}"] = restriction.weight
+        names = [self.topology.edge_name(edge.index) for edge in self.edges]
+        for name, restriction in zip(names, self.restrictions, strict=False):
+            if isinstance(restriction, RestrictionMap):
+                named[f"restriction.{name}"] = restriction.weight
+        for name, dual in zip(names, self.duals, strict=False):
             named[f"dual.{name}.weight"] = dual.weight
             named[f"dual.{name}.offset"] = dual.offset
+        if self.fused is not None:
+            named |= {f"head.{name}": p for name, p in self.fused.named_parameters()}
         return {name: p.detach().numpy() for name, p in named.items()}
 
     def _seed(self, *names: str | int) -> int:

@@ -6,13 +6,17 @@ projections constant and takes the gradient of its incident edges' losses. For L
 L_contrast that is exactly the joint gradient with respect to the node's parameters. For L_recon
 it lacks the gradient that the neighbour's Q sends into this node's projection; that one is
 dropped unless the neighbour returns it (``exchange_gradients``).
+
+In a single space (all-pairs, imagebind) p_i is h_i itself, lambda is zero, and L_recon trains the
+dual maps of the neighbours that the node would ask.
 """
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from sheafnet.config import TrainingConfig
+from sheafnet.config import Config
 from sheafnet.sheaf.losses import contrastive_loss, disagreement, reconstruction_loss
 from sheafnet.sheaf.maps import DualMap
 
@@ -29,34 +33,37 @@ class EdgeTerms:
 
 
 def edge_terms(
-    training: TrainingConfig,
+    config: Config,
     round_: int,
     section: Tensor,
     own: Tensor,
     received: Tensor,
-    dual: DualMap,
+    dual: DualMap | None,
 ) -> EdgeTerms:
     """The terms of one edge in one round.
 
     Args:
-        training: weights and variants.
+        config: weights and variants.
         round_: for the warm-up.
         section: h_i (B, d_i), with its graph.
         own: p_i (B, d_ij), with its graph.
         received: p_j (B, d_ij) as it came; a leaf that requires a gradient where gradients are
             exchanged, and then only L_recon reaches it.
-        dual: Q_ij.
+        dual: Q_ij; None on a channel to a node that is no neighbour.
     """
+    training = config.training
     other = received.detach()
     energy = disagreement(own, other)
     contrastive = contrastive_loss(own, other, training.temperature)
     source = received if training.reconstruction == "neighbour" else own
-    if training.reconstruction_gradient == "dual":
+    if dual is None:
+        reconstruction = torch.zeros(())
+    elif training.reconstruction_gradient == "dual":
         reconstruction = reconstruction_loss(section.detach(), dual(source.detach()))
     else:
         reconstruction = reconstruction_loss(section, dual(source))
     weighted = (
-        training.sheaf_factor(round_, own.shape[1]) * energy
+        config.sheaf_factor(round_, own.shape[1]) * energy
         + training.contrastive_weight * contrastive
         + training.reconstruction_weight * reconstruction
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class TrainRecord:
-    """A training round at one node; lists are per incident edge, in the fixed order."""
+    """A training round at one node; lists are per trained channel, in the fixed order."""
 
     round: int
     disagreement: list[float]
@@ -16,6 +16,9 @@ class TrainRecord:
     gradient_square: float
     missed: int
     """Frames of neighbours that did not come before the deadline."""
+    own: float | None = None
+    """A loss beside those of the channels: of two masked copies under local, the cross-entropy at
+    the hub of concat-supervised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +27,23 @@ class EdgeScores:
 
     edge: int
     recall: dict[int, float]
-    """recall@k in the neighbour's gallery, by k."""
-    zero_shot: float
+    """recall@k in the neighbour's gallery, by k; empty where neighbours do not align."""
+    zero_shot: float | None
     few_shot: dict[int, float]
-    """Accuracy of k labelled own projections per class, by k."""
+    """Accuracy of k labelled own projections per class, by k; only in the last evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRecord:
     """Alignment quality at one node."""
 
+    round: int
+    """Number of the evaluation."""
     scores: list[EdgeScores]
-    probe: float
-    """Accuracy of a linear probe on h_i, mean over the node's labels."""
+    probe: float | None
+    """Accuracy of a linear probe on h_i, mean over the node's labels; only in the last one."""
+    fused: float | None = None
+    """Accuracy of the classifier of all sections, at the hub of concat-supervised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,6 @@ class InferenceRecord:
     """sum ||h - train mean||^2 over the missing rows: the denominator of NMSE."""
     judged: int
     """Predictions behind `correct`: missing rows times labels of the node."""
-    present_correct: int
-    """Correct predictions of the head on the true sections of the missing rows."""
+    present_correct: int | None
+    """Correct predictions of the head on the true sections of the missing rows, where known."""
     estimators: dict[str, EstimatorSums] = field(default_factory=dict)

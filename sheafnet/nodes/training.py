@@ -2,7 +2,6 @@
 
 from collections.abc import Generator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,32 +21,46 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     Raises:
         DivergenceError: a loss or a projection is NaN or infinite.
     """
-    training = node.config.training
-    size, exchange = training.batch_size, training.exchange_gradients
-    events = np.arange(round_ * size, (round_ + 1) * size, dtype=np.int64)
-    section = node.sections("train", events)
+    config, method = node.config, node.method
+    exchange = config.training.exchange_gradients
+    section = node.sections("train", node.batch(round_))
     own = [restriction(section) for restriction in node.restrictions]
-    for edge, projection in zip(node.edges, own, strict=True):
-        node.endpoint.send(edge.index, Kind.PROJECTION, round_, projection.detach().numpy())
-    mail = yield node.every(Kind.PROJECTION, round_)
+    active = [k for k, edge in enumerate(node.channels) if method.carries(edge, round_)]
+    for position in active:
+        values = own[position].detach().numpy()
+        node.endpoint.send(node.channels[position].index, Kind.PROJECTION, round_, values)
+    mail = yield [(node.channels[k].index, Kind.PROJECTION, round_) for k in active]
     received = {
         position: torch.from_numpy(mail[edge.index].array).requires_grad_(exchange)
-        for position, edge in enumerate(node.edges)
+        for position, edge in enumerate(node.channels)
         if edge.index in mail
     }
+    trained = {edge.index for edge in method.trained_at(node.spec.index)}
     terms = {
-        position: edge_terms(training, round_, section, own[position], there, node.duals[position])
+        position: edge_terms(
+            config,
+            round_,
+            section,
+            own[position],
+            there,
+            node.duals[position] if position < len(node.duals) else None,
+        )
         for position, there in received.items()
+        if node.channels[position].index in trained
     }
-    _refuse_divergence(node, terms, round_)
+    for position, edge in terms.items():
+        name = method.network.edge_name(node.channels[position].index)
+        refuse_divergence(edge.weighted, f"node {node.spec.id}, edge {name}", round_)
     if terms:
         loss = torch.stack([edge.weighted for edge in terms.values()]).sum()
         loss.backward(retain_graph=exchange)  # type: ignore[no-untyped-call]
-    missed = len(node.edges) - len(received)
+    missed = len(active) - len(received)
     if exchange:
         missed += yield from _exchange_gradients(node, own, received, round_)
-    if len(received) == len(node.edges):
-        node.moments.update(section.detach(), [there.detach() for there in received.values()])
+    neighbours = [received.get(position) for position in range(len(node.edges))]
+    known = [there.detach() for there in neighbours if there is not None]
+    if len(known) == len(neighbours):
+        node.moments.update(section.detach(), known)
     square = node.optimizer.step()
     records.append(_record(node, round_, terms, square, missed))
 
@@ -75,14 +88,17 @@ def _exchange_gradients(
     return len(node.edges) - len(returned)
 
 
-def _refuse_divergence(node: Node, terms: dict[int, EdgeTerms], round_: int) -> None:
-    for position, edge in terms.items():
-        if not bool(torch.isfinite(edge.weighted)):
-            raise DivergenceError(
-                f"node {node.spec.id}, edge {node.topology.edge_name(node.edges[position].index)}, "
-                f"train round {round_}: the loss is NaN or infinite. Try a lower "
-                "training.learning_rate or a higher training.temperature."
-            )
+def refuse_divergence(loss: Tensor, where: str, round_: int) -> None:
+    """Raise where a loss is not finite.
+
+    Raises:
+        DivergenceError: naming the place and the round.
+    """
+    if not bool(torch.isfinite(loss)):
+        raise DivergenceError(
+            f"{where}, train round {round_}: the loss is NaN or infinite. Try a lower "
+            "training.learning_rate or a higher training.temperature."
+        )
 
 
 def _record(
@@ -90,10 +106,13 @@ def _record(
 ) -> TrainRecord:
     absent = [float("nan")] * 3
     rows = {
-        position: torch.stack([t.disagreement, t.contrastive, t.reconstruction]).tolist()
+        node.channels[position].index: torch.stack(
+            [t.disagreement, t.contrastive, t.reconstruction]
+        ).tolist()
         for position, t in terms.items()
     }
-    columns = [rows.get(position, absent) for position in range(len(node.edges))]
+    trained = node.method.trained_at(node.spec.index)
+    columns = [rows.get(edge.index, absent) for edge in trained]
     return TrainRecord(
         round=round_,
         disagreement=[c[0] for c in columns],

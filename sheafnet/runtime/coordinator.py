@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sheafnet.network.frame import Phase
 from sheafnet.network.ledger import Account, Line
-from sheafnet.runtime.figures import Costs, summarize
-from sheafnet.runtime.measurements import Measurements
+from sheafnet.nodes.events import evaluation_points
+from sheafnet.runtime.figures import Costs, spectrum_of, summarize
+from sheafnet.runtime.measurements import Measurements, number
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.pool import HostPool
 from sheafnet.runtime.rundir import RunDirectory
@@ -126,13 +127,26 @@ class Coordinator:
         if stretch.phase == "train":
             lines = self._measured.add_training({n: r.train for n, r in records.items()})
         elif stretch.phase == "evaluation":
-            lines = self._measured.add_evaluation({n: r.evaluation for n, r in records.items()})
+            lines = self._measured.add_evaluation(
+                {n: r.evaluation for n, r in records.items()}, **self._standing(stretch.first)
+            )
         else:
             lines = self._measured.add_inference({n: r.inference for n, r in records.items()})
         self._directory.append("rounds", (line | {"bytes": sent[line["round"]]} for line in lines))
 
+    def _standing(self, evaluation: int) -> Mapping[str, Any]:
+        """How far training has come and what it has cost when an evaluation takes place."""
+        spectrum = spectrum_of(self._plan, self._pool.parameters())
+        return {
+            "after": evaluation_points(self._plan.config)[evaluation],
+            "train_bytes": sum(
+                count.total for key, count in self._account.totals.items() if key[0] == "train"
+            ),
+            "spectral_gap": number(spectrum.gap) if spectrum else None,
+        }
+
     def _log_ledger(self, lines: Iterable[Line]) -> None:
-        arrow = self._plan.topology.arrow
+        arrow = self._plan.method.network.arrow
         self._directory.append(
             "ledger",
             (

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+import numpy as np
+
 from sheafnet.config import EstimatorName
 from sheafnet.network.frame import Phase
 from sheafnet.network.ledger import Account, Count
@@ -30,7 +32,7 @@ from sheafnet.runtime.summary import (
     Timing,
     Traffic,
 )
-from sheafnet.sheaf.cellular import Sheaf
+from sheafnet.sheaf.cellular import Sheaf, Spectrum
 
 _DENSE_LIMIT = 2048
 """Largest sum of stalk dimensions whose Laplacian is diagonalized."""
@@ -65,7 +67,8 @@ def summarize(
     return Summary(
         topology=topology.name,
         dataset=config.dataset.name,
-        method=config.method,
+        method=config.method.name,
+        hub=None if plan.method.hub is None else topology.nodes[plan.method.hub].id,
         backend=config.run.backend,
         nodes=len(topology.nodes),
         edges=len(topology.edges),
@@ -103,7 +106,7 @@ def _per_round(costs: Costs, plan: Plan, phase: Phase) -> float | None:
 
 
 def _traffic(plan: Plan, account: Account, phase: Phase) -> dict[str, Any]:
-    topology, floors = plan.topology, plan.floor(phase)
+    topology, floors = plan.method.network, plan.floor(phase)
     per_edge: dict[str, Bytes] = {}
     whole, whole_floor = Count(), 0
     nodes: dict[int, tuple[Count, list[int]]] = {n.index: (Count(), []) for n in topology.nodes}
@@ -166,6 +169,7 @@ def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment
             str(k): _mean_known(n.few_shot_accuracy[str(k)] for n in nodes) for k in shots
         },
         probe_accuracy=_mean_known(node.probe_accuracy for node in nodes),
+        fused_accuracy=_mean_known(record.fused for record in records.values()),
         gallery=gallery,
         chance=Chance(
             recall_at_1=1 / gallery,
@@ -179,10 +183,13 @@ def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment
 
 
 def _mean_scores(scores: Sequence[EdgeScores], shots: Sequence[int]) -> dict[str, Any]:
+    few_shot = {str(k): _mean_known(s.few_shot.get(k) for s in scores) for k in shots}
     return {
-        **{f"recall_at_{k}": _mean_known(s.recall[k] for s in scores) for k in (1, 5, 10)},
+        **{f"recall_at_{k}": _mean_known(s.recall.get(k) for s in scores) for k in (1, 5, 10)},
         "zero_shot_accuracy": _mean_known(s.zero_shot for s in scores),
-        "few_shot_accuracy": {str(k): _mean_known(s.few_shot[k] for s in scores) for k in shots},
+        "few_shot_accuracy": {
+            str(k): _mean_known(s.few_shot.get(k) for s in scores) for k in shots
+        },
     }
 
 
@@ -219,19 +226,31 @@ def _mean_known(values: Iterable[float | None]) -> float | None:
 
 
 def _sheaf(plan: Plan, measured: Measurements, parameters: Parameters) -> SheafFigures:
-    topology = plan.topology
-    dimension = sum(node.dim for node in topology.nodes)
-    spectrum = None
-    if dimension <= _DENSE_LIMIT:
-        maps = {
-            (index, edge.index): parameters[index][f"restriction.{topology.edge_name(edge.index)}"]
-            for index in parameters
-            for edge in topology.incident(index)
-        }
-        spectrum = Sheaf(topology, maps).spectrum()
+    spectrum = spectrum_of(plan, parameters)
     return SheafFigures(
-        stalk_dimension=dimension,
+        stalk_dimension=_stalk_dimension(plan),
         global_sections=spectrum.global_sections if spectrum else None,
         spectral_gap=number(spectrum.gap) if spectrum else None,
         consistency_energy=measured.last_train.get("energy"),
     )
+
+
+def spectrum_of(plan: Plan, parameters: Parameters) -> Spectrum | None:
+    """The spectrum of the sheaf that `parameters` make; None of none or of a very large one.
+
+    A single space is the constant sheaf: its restriction maps are identities.
+    """
+    topology = plan.topology
+    if not plan.method.aligns or _stalk_dimension(plan) > _DENSE_LIMIT:
+        return None
+    maps = {}
+    for node in topology.nodes:
+        for edge in topology.incident(node.index):
+            name = f"restriction.{topology.edge_name(edge.index)}"
+            learned = parameters[node.index].get(name)
+            maps[node.index, edge.index] = np.eye(node.dim) if learned is None else learned
+    return Sheaf(topology, maps).spectrum()
+
+
+def _stalk_dimension(plan: Plan) -> int:
+    return sum(node.dim for node in plan.topology.nodes)

@@ -20,11 +20,9 @@ from sheafnet.network.channel import Address, Endpoint
 from sheafnet.network.ledger import Entry
 from sheafnet.network.sockets import SocketHub
 from sheafnet.network.switchboard import Switchboard
-from sheafnet.nodes.evaluation import evaluate
-from sheafnet.nodes.inference import infer
 from sheafnet.nodes.node import FloatArray, Node, Program
+from sheafnet.nodes.programs import programs_of
 from sheafnet.nodes.records import EvaluationRecord, InferenceRecord, TrainRecord
-from sheafnet.nodes.training import train
 from sheafnet.runtime.plan import Plan, Stretch
 
 _LONGEST_POLL_S = 0.2
@@ -80,16 +78,16 @@ class Host:
         torch.set_num_threads(1)
         self._plan = plan
         self._hub = hub
-        self._board = Switchboard(plan.topology, hub)
+        self._board = Switchboard(plan.method.network, hub)
         self._endpoints: dict[int, Endpoint] = {}
         self._nodes: dict[int, Node] = {}
         self._stop = threading.Event()
         limits = plan.limits(run)
         for index in nodes:
-            endpoint = Endpoint(plan.topology, index, limits, self._board)
+            endpoint = Endpoint(plan.method.network, index, limits, self._board)
             self._board.attach(endpoint)
             self._endpoints[index] = endpoint
-            self._nodes[index] = Node(plan.config, plan.topology, index, plan.dataset, endpoint)
+            self._nodes[index] = Node(plan.config, plan.method, index, plan.dataset, endpoint)
 
     def abort(self) -> None:
         """Make a running stretch end at its next wait; may be called from another thread."""
@@ -120,13 +118,14 @@ class Host:
         return {index: node.parameters() for index, node in self._nodes.items()}
 
     def _program(self, node: Node, stretch: Stretch, records: NodeRecords) -> Program:
+        programs = programs_of(node.method)
         for round_ in range(stretch.first, stretch.first + stretch.rounds):
             if stretch.phase == "train":
-                yield from train(node, round_, records.train)
+                yield from programs.train(node, round_, records.train)
             elif stretch.phase == "evaluation":
-                yield from evaluate(node, round_, records.evaluation)
+                yield from programs.evaluate(node, round_, records.evaluation)
             else:
-                yield from infer(node, round_, records.inference)
+                yield from programs.infer(node, round_, records.inference)
 
     def _drive(self, programs: dict[int, Program]) -> SheafnetError | None:
         """Advance all programs to their end, or, once one has failed, as far as they get.

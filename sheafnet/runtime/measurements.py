@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, get_args
 
 from sheafnet.config import EstimatorName
@@ -13,6 +14,7 @@ from sheafnet.nodes.records import (
     TrainRecord,
 )
 from sheafnet.runtime.plan import Plan
+from sheafnet.topology import Edge
 
 Line = dict[str, Any]
 
@@ -38,19 +40,25 @@ class Measurements:
             self.last_train = lines[-1]
         return lines
 
-    def add_evaluation(self, records: Mapping[int, Sequence[EvaluationRecord]]) -> list[Line]:
-        """A line, once every node is evaluated."""
+    def add_evaluation(
+        self, records: Mapping[int, Sequence[EvaluationRecord]], **facts: Any
+    ) -> list[Line]:
+        """A line, with `facts`, once every node is evaluated."""
         self.evaluation = {node: found[0] for node, found in records.items() if found}
         if len(self.evaluation) < len(records):
             return []
-        scores = [s for record in self.evaluation.values() for s in record.scores]
+        everyone = list(self.evaluation.values())
+        scores = [s for record in everyone for s in record.scores]
+        zero_shot = [s.zero_shot for s in scores if s.zero_shot is not None]
         return [
             {
                 "phase": "evaluation",
-                "round": 0,
-                "recall_at_1": number(mean(s.recall[1] for s in scores)),
-                "zero_shot_accuracy": number(mean(s.zero_shot for s in scores)),
-                "probe_accuracy": number(mean(record.probe for record in self.evaluation.values())),
+                "round": everyone[0].round,
+                **facts,
+                "recall_at_1": number(mean(s.recall[1] for s in scores if s.recall)),
+                "zero_shot_accuracy": number(mean(zero_shot)),
+                "probe_accuracy": number(mean(r.probe for r in everyone if r.probe is not None)),
+                "fused_accuracy": number(mean(r.fused for r in everyone if r.fused is not None)),
             }
         ]
 
@@ -69,13 +77,13 @@ class Measurements:
         ]
 
     def _train_line(self, records: Mapping[int, TrainRecord]) -> Line:
-        """Both ends of an edge measure the same disagreement and contrast; the tail's counts."""
-        topology, training = self._plan.topology, self._plan.config.training
+        """Both ends of a channel measure the same disagreement and contrast; the tail's counts."""
+        config, method = self._plan.config, self._plan.method
+        training = config.training
         contrastive, reconstruction = [], []
         energy = loss = 0.0
         round_ = next(iter(records.values())).round
-        for edge in topology.edges:
-            ends = [(n, topology.incident(n).index(edge)) for n in (edge.tail, edge.head)]
+        for edge, ends in self._aligned:
             tail, position = ends[0]
             disagreement = records[tail].disagreement[position]
             contrast = records[tail].contrastive[position]
@@ -84,22 +92,33 @@ class Measurements:
             contrastive.append(contrast)
             reconstruction.append(rebuilt)
             loss += (
-                training.sheaf_factor(round_, edge.dim) * disagreement
+                config.sheaf_factor(round_, edge.dim) * disagreement
                 + training.contrastive_weight * contrast
                 + training.reconstruction_weight * rebuilt
             )
+        own = [record.own for record in records.values() if record.own is not None]
         gradient = math.sqrt(sum(record.gradient_square for record in records.values()))
         return {
             "phase": "train",
             "round": round_,
-            "loss": number(loss),
-            "energy": number(energy),
-            "contrastive": number(mean(contrastive)),
+            "loss": number(loss + sum(own)),
+            "energy": number(energy) if contrastive else None,
+            "contrastive": number(mean(own if method.name == "local" else contrastive)),
             "reconstruction": number(mean(reconstruction)),
             "gradient_norm": number(gradient),
             "missed": sum(record.missed for record in records.values()),
             "contrastive_per_edge": [number(value) for value in contrastive],
         }
+
+    @cached_property
+    def _aligned(self) -> list[tuple[Edge, list[tuple[int, int]]]]:
+        """The trained channels that have losses of their own, and for each its ends: the node and
+        the channel's position among those that train there."""
+        method = self._plan.method
+        return [
+            (edge, [(n, method.trained_at(n).index(edge)) for n in (edge.tail, edge.head)])
+            for edge in (method.trained if method.aligns else ())
+        ]
 
 
 def inference_totals(records: Sequence[InferenceRecord]) -> Line:
@@ -107,6 +126,7 @@ def inference_totals(records: Sequence[InferenceRecord]) -> Line:
     missing = sum(r.missing for r in records)
     variance = sum(r.variance for r in records)
     judged = sum(r.judged for r in records)
+    present = [r.present_correct for r in records if r.present_correct is not None]
     sums = {
         name: EstimatorSums(
             sum(r.estimators[name].square_error for r in records),
@@ -118,7 +138,7 @@ def inference_totals(records: Sequence[InferenceRecord]) -> Line:
         "missing": missing,
         "unanswered": sum(r.unanswered for r in records),
         "missed": sum(r.missed for r in records),
-        "accuracy_all_present": number(_ratio(sum(r.present_correct for r in records), judged)),
+        "accuracy_all_present": number(_ratio(sum(present), judged)) if present else None,
         "estimators": {
             name: {
                 "nmse": number(_ratio(total.square_error, variance)),

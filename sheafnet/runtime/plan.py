@@ -1,9 +1,9 @@
 """What a run will do, worked out and checked before anything starts.
 
-A `Plan` joins configuration, topology and data set, refuses what cannot work, cuts the run into
-stretches that the nodes run on their own, says what each edge may carry, and computes the analytic
-floor of bytes without looking at any message. It needs no torch, so that the command line and the
-coordinator start fast, and every process builds it anew from the configuration.
+A `Plan` joins configuration, graph, method and data set, refuses what cannot work, cuts the run
+into stretches that the nodes run on their own, and says what each channel may carry. It needs no
+torch, so that the command line and the coordinator start fast, and every process builds it anew
+from the configuration.
 """
 
 import importlib
@@ -15,14 +15,16 @@ import numpy as np
 
 from sheafnet.config import Config
 from sheafnet.datasets import open_dataset
-from sheafnet.datasets.base import Dataset
+from sheafnet.datasets.base import Dataset, Split
+from sheafnet.method import Method
 from sheafnet.network.channel import Limits
-from sheafnet.network.frame import MAX_FRAME_BYTES, PHASES, Kind, Mask, Phase, run_tag
-from sheafnet.network.payload import WireDtype, payload_bytes
+from sheafnet.network.frame import MAX_FRAME_BYTES, Kind, Phase, run_tag
+from sheafnet.network.payload import WireDtype
 from sheafnet.nodes.encoders import check_encoder
-from sheafnet.nodes.events import gallery_size, missing_rows, support_size
+from sheafnet.nodes.events import evaluation_points, gallery_size
+from sheafnet.runtime.floor import Floor
 from sheafnet.seeds import derive
-from sheafnet.topology import Edge, Topology, build_topology
+from sheafnet.topology import Topology, build_topology
 from sheafnet.validation import nearest
 
 LITERAL_NODES = 8
@@ -43,8 +45,13 @@ class Plan:
     """A checked run."""
 
     config: Config
-    topology: Topology
+    method: Method
     dataset: Dataset
+
+    @property
+    def topology(self) -> Topology:
+        """The graph of the observations."""
+        return self.method.topology
 
     @classmethod
     def open(cls, config: Config) -> "Plan":
@@ -56,7 +63,8 @@ class Plan:
             DatasetError: the data set is unknown or its files cannot be used.
         """
         _import(config)
-        topology = build_topology(config)
+        method = Method.open(config, build_topology(config))
+        topology = method.topology
         dataset = open_dataset(config, topology)
         for node in topology.nodes:
             check_encoder(
@@ -65,6 +73,7 @@ class Plan:
                 f"{config.origin.source}: node {node.id}",
             )
         _check_rows(config, dataset)
+        _check_classes(config, dataset)
         known = [node.id for node in topology.nodes]
         for name in config.inference.missing_nodes or ():
             if name not in known:
@@ -73,22 +82,29 @@ class Plan:
                     "inference",
                     "missing_nodes",
                 )
-        plan = cls(config, topology, dataset)
+        plan = cls(config, method, dataset)
         plan._check_frames()
         return plan
 
     def stretches(self) -> Iterator[Stretch]:
-        """The run in order: training, one round of evaluation, inference."""
+        """The run in order: training, with an evaluation after each of its parts, inference."""
+        done = 0
+        for number, point in enumerate(evaluation_points(self.config)):
+            yield from self._cut("train", done, point)
+            yield Stretch("evaluation", number, 1)
+            done = point
+        yield from self._cut("inference", 0, self.config.inference.rounds)
+
+    def _cut(self, phase: Phase, first: int, end: int) -> Iterator[Stretch]:
         size = self.config.run.stretch
-        for phase in PHASES:
-            rounds = self.rounds(phase)
-            for first in range(0, rounds, size):
-                yield Stretch(phase, first, min(size, rounds - first))
+        for start in range(first, end, size):
+            yield Stretch(phase, start, min(size, end - start))
 
     def rounds(self, phase: Phase) -> int:
         """Rounds of `phase` in the whole run."""
         training, inference = self.config.training.rounds, self.config.inference.rounds
-        return {"train": training, "evaluation": 1, "inference": inference}[phase]
+        evaluations = len(evaluation_points(self.config))
+        return {"train": training, "evaluation": evaluations, "inference": inference}[phase]
 
     def limits(self, run: str) -> Limits:
         """What every edge may carry in the run called `run`."""
@@ -100,67 +116,25 @@ class Plan:
             Kind.REQUEST: inference.batch_size,
             Kind.ANSWER: inference.batch_size,
         }
-        if training.exchange_gradients:
+        if training.exchange_gradients or self.method.fuses:
             rows[Kind.GRADIENT] = training.batch_size
         train, infer = WireDtype.named(training.wire_dtype), WireDtype.named(inference.wire_dtype)
         dtypes = {kind: infer if kind.phase == "inference" else train for kind in rows}
         return Limits(run_tag(derive(self.config.run.seed, "run", run)), rows, dtypes)
 
     def floor(self, phase: Phase) -> dict[tuple[int, int], int]:
-        """Fewest payload bytes that `phase` can take, per (edge, direction).
-
-        rows x d_ij x itemsize of every tensor that the method has to move; computed from the
-        plan and the labels alone.
-        """
-        config = self.config
-        name = (config.inference if phase == "inference" else config.training).wire_dtype
-        dtype = WireDtype.named(name)
-        masks = self._missing_masks() if phase == "inference" else []
-        floors = {}
-        for edge in self.topology.edges:
-            classes = self._labelled_classes(edge) if phase == "evaluation" else 0
-            for direction in (0, 1):
-                times = 1
-                if phase == "train":
-                    times = config.training.rounds * (
-                        2 if config.training.exchange_gradients else 1
-                    )
-                    rows = [config.training.batch_size]
-                elif phase == "evaluation":
-                    rows = [gallery_size(self.config, self.dataset), classes]
-                else:
-                    sender = edge.sender(direction)
-                    answered = masks[edge.other(sender)] & ~masks[sender]
-                    rows = answered.sum(axis=1).tolist()
-                total = sum(payload_bytes(dtype, count, edge.dim) for count in rows)
-                floors[edge.index, direction] = times * total
-        return floors
-
-    def _labelled_classes(self, edge: Edge) -> int:
-        """Classes that occur among the labelled training events, and so have a prototype."""
-        events = np.arange(support_size(self.config, self.dataset), dtype=np.int64)
-        labels = self.dataset.source(edge.tail).labels("train", events, edge.index)
-        return len(np.unique(labels))
+        """Fewest payload bytes that `phase` can take, per (channel, direction)."""
+        return Floor(self.config, self.method, self.dataset).of(phase)
 
     def _check_frames(self) -> None:
         """Refuse what would not fit into one frame."""
-        largest = max(self.limits("").rows.values()) * max(e.dim for e in self.topology.edges) * 4
+        widest = max(edge.dim for edge in self.method.network.edges)
+        largest = max(self.limits("").rows.values()) * widest * 4
         if largest > MAX_FRAME_BYTES // 2:
             raise self.config.fault(
                 f"a message of {largest:,} bytes; at most {MAX_FRAME_BYTES // 2:,} fit into one. "
                 "Choose a smaller evaluation.gallery, batch_size or comparison_dim."
             )
-
-    def _missing_masks(self) -> list[Mask]:
-        """Per node, (rounds, batch_size) bool."""
-        inference, seed = self.config.inference, self.config.run.seed
-        empty = np.zeros((0, inference.batch_size), dtype=np.bool_)
-        return [
-            np.stack([missing_rows(inference, seed, n, r) for r in range(inference.rounds)])
-            if inference.rounds
-            else empty
-            for n in self.topology.nodes
-        ]
 
     def placement(self, cores: int | None = None) -> list[list[int]]:
         """Which nodes share an actor: consecutive ones, so that neighbours mostly do.
@@ -211,3 +185,22 @@ def _check_rows(config: Config, dataset: Dataset) -> None:
             "inference",
             "batch_size",
         )
+
+
+def _check_classes(config: Config, dataset: Dataset) -> None:
+    """Refuse a split in which a class does not occur: its accuracy would be of another task."""
+    if dataset.labels_per_edge:
+        return
+    source = dataset.source(0)
+    splits: tuple[Split, ...] = ("train", config.evaluation.split)
+    for split in splits:
+        events = np.arange(dataset.distinct(split), dtype=np.int64)
+        found = np.unique(source.labels(split, events, 0))
+        lacking = np.setdiff1d(np.arange(dataset.classes), found)
+        if len(lacking):
+            raise config.fault(
+                f"dataset {config.dataset.name}: the {split} split has {len(found)} of "
+                f"{dataset.classes} classes; class {lacking[0]} does not occur. Assign some of "
+                "its events to that split, or leave the class out.",
+                "dataset",
+            )

@@ -70,8 +70,8 @@ class HostProcess:
         from sheafnet.runtime.host import Host
 
         own = self._placement[self._at]
-        topology = self._plan.topology
-        neighbours = {self._host_of[e.other(n)] for n in own for e in topology.incident(n)}
+        network = self._plan.method.network
+        neighbours = {self._host_of[e.other(n)] for n in own for e in network.incident(n)}
         self._hub.connect({k: addresses[k] for k in sorted(neighbours - {self._at})})
         self._host = Host(self._plan, self._run_name, own, self._hub)
 

@@ -100,6 +100,8 @@ class Chance(Figures):
 class Alignment(NodeAlignment):
     """Quality on events that training never saw: recall over directed edges, others over nodes."""
 
+    fused_accuracy: Share | None = None
+    """Of the classifier of all sections at once: concat-supervised only."""
     gallery: int
     chance: Chance
     per_edge: dict[str, EdgeAlignment]
@@ -139,7 +141,8 @@ class Missing(NodeMissing):
 
 
 class SheafFigures(Figures):
-    """The sheaf that the trained restriction maps make; null for very large networks."""
+    """The sheaf that the trained restriction maps make; null for very large networks, and where
+    the method has no comparison spaces."""
 
     stalk_dimension: int
     """Sum of all d_i."""
@@ -177,6 +180,8 @@ class Summary(Figures):
     topology: str
     dataset: str
     method: str
+    hub: str | None = None
+    """The node that the method is centred on, where it has one."""
     backend: str
     nodes: int
     edges: int

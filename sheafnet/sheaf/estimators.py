@@ -49,8 +49,8 @@ class Moments:
 
     def update(self, section: Tensor, received: Sequence[Tensor]) -> None:
         """Take in a batch: h (B, d_i) and the p_j of every incident edge, each (B, d_ij)."""
-        p = torch.cat(list(received), dim=1)
         rows = section.shape[0]
+        p = torch.cat([*received, section.new_zeros(rows, 0)], dim=1)
         keep = self._decay
         self._weight = keep * self._weight + (1 - keep)
         self._solved.clear()

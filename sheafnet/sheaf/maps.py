@@ -24,10 +24,24 @@ class RestrictionMap(nn.Module):
         return embedding @ self.weight.T
 
 
-class DualMap(nn.Module):
-    """Q_ij: (B, d_ij) -> (B, d_i), affine. Starts as the transpose of an orthonormal P."""
+class IdentityMap(nn.Module):
+    """What stands for P where sections themselves cross, in one space: (B, d) -> (B, d)."""
 
-    def __init__(self, restriction: RestrictionMap) -> None:
+    weight: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.eye(dim))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """The section as it is."""
+        return embedding
+
+
+class DualMap(nn.Module):
+    """Q_ij: (B, d_ij) -> (B, d_i), affine. Starts as the transpose of its P."""
+
+    def __init__(self, restriction: RestrictionMap | IdentityMap) -> None:
         super().__init__()
         self.weight = nn.Parameter(restriction.weight.detach().T.clone())
         self.offset = nn.Parameter(torch.zeros(len(self.weight)))

@@ -7,7 +7,7 @@ What the hash cannot see is the content of data files and of encoders of one's o
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sheafnet.config import Config, EvaluationConfig, load_config
+from sheafnet.config import Config, load_config
 from sheafnet.datasets import with_absolute_paths
 from sheafnet.errors import ConfigError
 from sheafnet.runtime.plan import Plan
@@ -89,7 +89,7 @@ def read_cells(
     """
     config = load_config(topology, [*overrides, *LOCAL])
     asked = "every" in config.evaluation.model_fields_set
-    if curve and not asked and "every" in EvaluationConfig.model_fields:
+    if curve and not asked:
         every = max(1, -(-config.training.rounds // CURVE_EVALUATIONS))
         overrides = (*overrides, f"evaluation.every={every}")
         config = load_config(topology, [*overrides, *LOCAL])
@@ -114,18 +114,12 @@ class Evaluation(_Kept):
     """Training rounds done."""
     train_bytes: int
     """Sent in training so far."""
-    recall_at_1: float | None = None
-    zero_shot_accuracy: float | None = None
-    probe_accuracy: float | None = None
-    spectral_gap: float | None = None
-
-    def figure(self, name: str) -> float | None:
-        """One of its figures; None where it was not measured."""
-        value: float | None = getattr(self, name)
-        return value
+    figures: dict[str, float | None]
+    """By name: those of `CURVE_FIGURES`, and others that the run measured on its way."""
 
 
-CURVE_FIGURES = ("recall_at_1", "zero_shot_accuracy", "probe_accuracy")
+CURVE_FIGURES = ("recall_at_1", "zero_shot_accuracy", "probe_accuracy", "fused_accuracy")
+_PLACE = {"phase", "round", "after", "train_bytes", "bytes"}
 
 
 class CellResult(_Kept):
@@ -152,7 +146,10 @@ def collect(cell: Cell, run: RunDirectory, summary: Summary) -> CellResult:
         if line["phase"] == "train" and (line["round"] % step == 0 or line["round"] == rounds - 1):
             training.append({name: line[name] for name in _CURVE})
         elif line["phase"] == "evaluation":
-            evaluations.append(_evaluation(line, summary))
+            figures = {name: value for name, value in line.items() if name not in _PLACE}
+            evaluations.append(
+                Evaluation(after=line["after"], train_bytes=line["train_bytes"], figures=figures)
+            )
     return CellResult(
         key=cell.key,
         sheafnet=__version__,
@@ -161,14 +158,6 @@ def collect(cell: Cell, run: RunDirectory, summary: Summary) -> CellResult:
         summary=Summary.model_validate(_network_only(summary.model_dump(mode="json"))),
         evaluations=tuple(evaluations),
         training=tuple(training),
-    )
-
-
-def _evaluation(line: Mapping[str, Any], summary: Summary) -> Evaluation:
-    return Evaluation(
-        after=line.get("after", summary.rounds),
-        train_bytes=line.get("train_bytes", summary.communication.train.bytes_total),
-        **{name: line.get(name) for name in (*CURVE_FIGURES, "spectral_gap")},
     )
 
 

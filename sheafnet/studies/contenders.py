@@ -1,14 +1,14 @@
 """The contenders of a comparison: a method each, with settings of its own."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import get_args
 
-from sheafnet.config import Config
+from sheafnet.config import Config, MethodName
 from sheafnet.errors import ConfigError
 from sheafnet.studies.keys import refuse_run, resolve_key, split_values
 from sheafnet.validation import nearest
 
-METHODS = ("sheafalign", "imagebind", "all-pairs", "local", "concat-supervised")
+METHODS: tuple[str, ...] = get_args(MethodName)
 HUB_METHODS = ("imagebind",)
 """Methods whose quality depends on which node is the hub."""
 
@@ -30,13 +30,9 @@ class Contender:
 
     def overrides(self, base: Config) -> tuple[str, ...]:
         """Everything to be set on top of `base`, which keeps the options of its own method."""
-        if _name(base.method) == self.method:
+        if base.method.name == self.method:
             return self.settings
         return (f"method={self.method}", *self.settings)
-
-
-def _name(method: Any) -> str:
-    return method if isinstance(method, str) else str(method.name)
 
 
 def read_contenders(given: str) -> tuple[Contender, ...]:

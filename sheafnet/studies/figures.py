@@ -58,9 +58,9 @@ def figures_of(config: Config) -> dict[str, Figure]:
         Figure("fused_accuracy", "fused accuracy", "share", "higher"),
         Figure("missing_accuracy_all_present", "all present: accuracy", "share", "higher"),
         *estimates,
-        Figure("train_bytes", "bytes, training", "bytes", "lower"),
+        Figure("train_bytes", "bytes in training", "bytes", "lower"),
         Figure("train_bytes_per_round", "bytes a training round", "bytes", "lower"),
-        Figure("inference_bytes", "bytes, inference", "bytes", "lower"),
+        Figure("inference_bytes", "bytes in inference", "bytes", "lower"),
         Figure("inference_bytes_per_sample", "bytes an inferred sample", "bytes", "lower"),
     ]
     return {figure.name: figure for figure in listed}
@@ -74,7 +74,7 @@ def headline(summary: Summary) -> dict[str, float | None]:
         "zero_shot_accuracy": a.zero_shot_accuracy,
         **{f"few_shot_accuracy_{k}": value for k, value in a.few_shot_accuracy.items()},
         "probe_accuracy": a.probe_accuracy,
-        "fused_accuracy": getattr(a, "fused_accuracy", None),
+        "fused_accuracy": a.fused_accuracy,
         "missing_accuracy_all_present": m.accuracy_all_present,
     }
     for name, estimate in m.estimators.items():

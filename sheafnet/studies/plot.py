@@ -48,7 +48,15 @@ def write_plot(sweep: Sweep, path: Path) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        others = ", ".join(axis.key.rpartition(".")[2] for axis in sweep.axes[1:])
+        axes.legend(
+            title=f"beside the marks:\n{others}" if others and _named(sweep) else None,
+            title_fontsize=8,
+            fontsize=8,
+            frameon=False,
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+        )
     with replacing(path) as aside:
         canvas.savefig(aside, dpi=160)
 
@@ -59,6 +67,10 @@ def _scale(sweep: Sweep) -> tuple[float, str]:
         return 1.0, f" ({sweep.cost.unit})" if sweep.cost.unit else ""
     largest = max((p.spread(sweep.cost).mean or 0.0 for p in sweep.points), default=0.0)
     return next(((s, f" ({name})") for s, name in PREFIXES if largest >= s), (1.0, " (bytes)"))
+
+
+def _named(sweep: Sweep) -> bool:
+    return len(sweep.points) <= NAMED_POINTS
 
 
 def _with_unit(figure: Figure) -> str:
@@ -97,7 +109,7 @@ def _points(axes: "Axes", sweep: Sweep, scale: float) -> None:
             label=None if label in named else label,
         )
         named.add(label)
-        if len(point.texts) > 1 and len(sweep.points) <= NAMED_POINTS:
+        if len(point.texts) > 1 and _named(sweep):
             axes.annotate(
                 ", ".join(point.texts[1:]),
                 place,
@@ -116,6 +128,7 @@ def _front(axes: "Axes", sweep: Sweep, scale: float) -> None:
             color="black",
             linestyle="--",
             linewidth=1.0,
+            drawstyle="steps-post",
             marker="o",
             markersize=14,
             markerfacecolor="none",

@@ -53,7 +53,7 @@ def default_targets(results: Sequence[CellResult]) -> tuple[Target, ...]:
 def bytes_to(target: Target, curve: Sequence[Evaluation]) -> int | None:
     """Bytes that training had sent at the first evaluation that reached `target`; None if none."""
     for evaluation in curve:
-        value = evaluation.figure(target.figure)
+        value = evaluation.figures.get(target.figure)
         if value is not None and value >= target.value:
             return evaluation.train_bytes
     return None
@@ -75,7 +75,7 @@ class Reached:
         curves = [
             r.evaluations
             for r in results
-            if any(e.figure(target.figure) is not None for e in r.evaluations)
+            if any(e.figures.get(target.figure) is not None for e in r.evaluations)
         ]
         return cls(target, len(curves), Spread.of(bytes_to(target, curve) for curve in curves))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sheafnet.config import Config
 from sheafnet.errors import ConfigError
-from sheafnet.studies.cells import CURVE_FIGURES, Cell, CellResult, read_cells
+from sheafnet.studies.cells import Cell, CellResult, read_cells
 from sheafnet.studies.contenders import HUB_METHODS, Contender
 from sheafnet.studies.figures import Figure, figure_named, headline, mean_of
 from sheafnet.studies.keys import Axis, read_axes
@@ -185,32 +185,27 @@ def judge(
         whole: only after all rounds, else at every evaluation from the half on.
     """
     rounds = results[0].summary.rounds
-    name = select.name if select else BALANCE
-    if name == BALANCE or name in CURVE_FIGURES:
-        least = rounds if whole else -(-rounds // 2)
+    least = rounds if whole else -(-rounds // 2)
+    finals = [headline(result.summary) for result in results]
+    asked = select.name if select else BALANCE
+    for name in (asked, *INSTEAD):
         curves = [_curve(result, name, least) for result in results]
-        found = [
-            Candidate(point, after, value)
-            for after in curves[0]
-            if (value := mean_of([curve.get(after) for curve in curves])) is not None
-        ]
+        at = {after: mean_of([curve.get(after) for curve in curves]) for after in curves[0]}
+        if at.get(rounds) is None:
+            at = {rounds: mean_of([final.get(name) for final in finals])}
+        found = [Candidate(point, k, value) for k, value in at.items() if value is not None]
         if found:
             return name, found
-    finals = [headline(result.summary) for result in results]
-    for figure in (name, *INSTEAD):
-        value = mean_of([final.get(figure) for final in finals])
-        if value is not None:
-            return figure, [Candidate(point, rounds, value)]
-    return name, []
+    return asked, []
 
 
 def _curve(result: CellResult, name: str, least: int) -> dict[int, float | None]:
+    """The figure called `name` at the evaluations after `least` rounds and more."""
+    parts = ("recall_at_1", "zero_shot_accuracy") if name == BALANCE else (name,)
     return {
-        e.after: mean_of([e.recall_at_1, e.zero_shot_accuracy])
-        if name == BALANCE
-        else e.figure(name)
-        for e in result.evaluations
-        if e.after >= least
+        evaluation.after: mean_of([evaluation.figures.get(part) for part in parts])
+        for evaluation in result.evaluations
+        if evaluation.after >= least
     }
 
 

@@ -58,12 +58,12 @@ def _trained(config, order: random.Random | None) -> list[dict[str, bytes]]:
     """Train by a scheduler of the test's own: any node that can go on may, in any order."""
     plan = Plan.open(config)
     post = Shuffled(order or random.Random(0))
-    board = Switchboard(plan.topology)
+    board = Switchboard(plan.method.network)
     nodes, waiting = [], {}
     for spec in plan.topology.nodes:
-        endpoint = Endpoint(plan.topology, spec.index, plan.limits("r"), post)
+        endpoint = Endpoint(plan.method.network, spec.index, plan.limits("r"), post)
         board.attach(endpoint)
-        nodes.append(Node(config, plan.topology, spec.index, plan.dataset, endpoint))
+        nodes.append(Node(config, plan.method, spec.index, plan.dataset, endpoint))
     records: list[TrainRecord] = []
 
     def rounds(node):

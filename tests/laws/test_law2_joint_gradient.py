@@ -28,14 +28,14 @@ RATE = 0.5
 def fresh_nodes(config: Config) -> list[Node]:
     """The nodes as they are before the first round."""
     plan = Plan.open(config)
-    board = Switchboard(plan.topology)
+    board = Switchboard(plan.method.network)
     return [
         Node(
             config,
-            plan.topology,
+            plan.method,
             spec.index,
             plan.dataset,
-            Endpoint(plan.topology, spec.index, plan.limits("r"), board),
+            Endpoint(plan.method.network, spec.index, plan.limits("r"), board),
         )
         for spec in plan.topology.nodes
     ]

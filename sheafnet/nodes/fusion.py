@@ -1,0 +1,196 @@
+"""What a node does under concat-supervised: all modalities at one place, with labels.
+
+The encoders stay where they are and sections go to the hub, which joins them, classifies, and
+returns the gradient of its loss with respect to each section: split learning (Vepakomma et al.
+2018). A step is therefore exactly that of one network of all encoders and a linear classifier of
+their concatenated outputs, and what it costs is counted on the same wire. It is the upper bound
+that alignment is measured against, not a rival: every event needs every section at the hub.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sheafnet.network.channel import Message
+from sheafnet.network.frame import Kind
+from sheafnet.nodes.evaluation import judge_alone
+from sheafnet.nodes.events import gallery_size, inference_events, missing_rows
+from sheafnet.nodes.fused import FusedClassifier
+from sheafnet.nodes.inference import Rows
+from sheafnet.nodes.node import Node, Program
+from sheafnet.nodes.records import EstimatorSums, EvaluationRecord, InferenceRecord, TrainRecord
+from sheafnet.nodes.training import refuse_divergence
+from sheafnet.sheaf.estimators import ESTIMATORS, estimate
+
+
+def train_fused(node: Node, round_: int, records: list[TrainRecord]) -> Program:
+    """Send the section to the hub, take its gradient, step; or, at the hub, join and classify.
+
+    Raises:
+        DivergenceError: the loss is NaN or infinite.
+    """
+    section = node.sections("train", node.batch(round_))
+    loss, missed = None, 0
+    if node.fused is None:
+        (channel,) = node.method.trained_at(node.spec.index)
+        values = section.detach().numpy()
+        node.endpoint.send(channel.index, Kind.PROJECTION, round_, values)
+        mail = yield [(channel.index, Kind.GRADIENT, round_)]
+        if channel.index in mail:
+            section.backward(torch.from_numpy(mail[channel.index].array))  # type: ignore[no-untyped-call]
+        missed = 1 - len(mail)
+        node.moments.update(section.detach(), [])
+    else:
+        mail = yield _from_all(node, Kind.PROJECTION, round_)
+        missed = len(node.channels) - len(mail)
+        loss = _classify(node, node.fused, section, mail, round_)
+    records.append(
+        TrainRecord(
+            round=round_,
+            disagreement=[],
+            contrastive=[],
+            reconstruction=[],
+            gradient_square=node.optimizer.step(),
+            missed=missed,
+            own=loss,
+        )
+    )
+
+
+def _classify(
+    node: Node, fused: FusedClassifier, section: Tensor, mail: dict[int, Message], round_: int
+) -> float:
+    """The loss of the joined sections, whose gradients go into the graph and to the senders."""
+    parts = [section.new_zeros(len(section), dim) for dim in fused.dims]
+    parts[node.spec.index] = section
+    for channel in node.method.trained_at(node.spec.index):
+        if channel.index in mail:
+            there = torch.from_numpy(mail[channel.index].array).requires_grad_()
+            parts[channel.other(node.spec.index)] = there
+    loss = fused.loss(torch.cat(parts, dim=1), fused.labels("train", node.batch(round_)))
+    refuse_divergence(loss, f"node {node.spec.id}, the hub", round_)
+    loss.backward()  # type: ignore[no-untyped-call]
+    for channel in node.method.trained_at(node.spec.index):
+        gradient = parts[channel.other(node.spec.index)].grad
+        if gradient is not None:
+            node.endpoint.send(channel.index, Kind.GRADIENT, round_, gradient.numpy())
+    if len(mail) == len(fused.dims) - 1:
+        known = [part.detach() for part in parts]
+        fused.moments.update(torch.cat(known, dim=1), known)
+    return float(loss.detach())
+
+
+def evaluate_fused(node: Node, round_: int, records: list[EvaluationRecord]) -> Program:
+    """Judge the node's own section, and at the hub the classifier of all of them."""
+    scores, probe = judge_alone(node, round_)
+    events = np.arange(gallery_size(node.config, node.dataset), dtype=np.int64)
+    split = node.config.evaluation.split
+    section = node.labelled(split, events).section
+    if node.fused is None:
+        (channel,) = node.method.trained_at(node.spec.index)
+        node.endpoint.send(channel.index, Kind.GALLERY, round_, section.numpy())
+        records.append(EvaluationRecord(round_, scores, probe))
+        return
+    mail = yield _from_all(node, Kind.GALLERY, round_)
+    joined = torch.zeros(len(events), sum(node.fused.dims))
+    for index, here in _columns(node.fused).items():
+        arrived = mail.get(_channel(node, index))
+        if index == node.spec.index:
+            joined[:, here] = section
+        elif arrived is not None:
+            joined[:, here] = torch.from_numpy(arrived.array)
+    right = node.fused.correct(joined, node.fused.labels(split, events))
+    records.append(EvaluationRecord(round_, scores, probe, float(right.float().mean())))
+
+
+def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
+    """Send what is there when the hub asks; at the hub, fill what is missing and classify.
+
+    The hub's record speaks for the network. It knows no true section of a missing row, so that
+    errors of sections are not measured.
+    """
+    chosen, seed = node.config.inference, node.config.run.seed
+    split = node.config.evaluation.split
+    size = node.dataset.size(split)
+    assert size is not None, "validation and test splits are finite"
+    events = inference_events(chosen, round_, size)
+    section = node.labelled(split, events).section
+    if node.fused is None:
+        (channel,) = node.method.trained_at(node.spec.index)
+        mail = yield [(channel.index, Kind.REQUEST, round_)]
+        have = ~missing_rows(chosen, seed, node.spec, round_)
+        if channel.index in mail:
+            values = section[torch.from_numpy(have)].numpy()
+            node.endpoint.send(
+                channel.index, Kind.ANSWER, round_, values, None if have.all() else have
+            )
+        records.append(InferenceRecord(round_, 0, 0, 1 - len(mail), 0.0, 0, None, _nothing()))
+        return
+    whole = np.ones(chosen.batch_size, dtype=np.bool_)
+    for channel in node.method.trained_at(node.spec.index):
+        node.endpoint.send(channel.index, Kind.REQUEST, round_, mask=whole)
+    mail = yield _from_all(node, Kind.ANSWER, round_)
+    missing = [missing_rows(chosen, seed, spec, round_) for spec in node.topology.nodes]
+    given: dict[int, tuple[Tensor, Tensor]] = {}
+    for index in range(len(missing)):
+        here = torch.from_numpy(~missing[index])
+        arrived = mail.get(_channel(node, index))
+        if index == node.spec.index:
+            given[index] = here, section[here]
+        elif arrived is not None:
+            given[index] = here, torch.from_numpy(arrived.array)
+    late = len(missing) - 1 - len(mail)
+    records.append(_judge(node, node.fused, round_, missing, given, late))
+
+
+def _judge(
+    node: Node,
+    fused: FusedClassifier,
+    round_: int,
+    missing: list[Rows],
+    given: dict[int, tuple[Tensor, Tensor]],
+    late: int,
+) -> InferenceRecord:
+    chosen, columns = node.config.inference, _columns(fused)
+    size = node.dataset.size(node.config.evaluation.split) or 0
+    labels = fused.labels(node.config.evaluation.split, inference_events(chosen, round_, size))
+    concerned = fused.concerned(missing)
+    nobody = np.all(missing, axis=0)
+    duals = [fused.moments.ridge([k], chosen.ridge) for k in range(len(missing))]
+    sums: dict[str, EstimatorSums] = {}
+    for name in ESTIMATORS:
+        joined = estimate(name, given, chosen.batch_size, fused.moments, duals, chosen.ridge)
+        for index, (here, values) in given.items():
+            joined[here, columns[index]] = values
+        right = fused.correct(joined, labels) & concerned
+        sums[name] = EstimatorSums(0.0, int(right.sum()))
+    return InferenceRecord(
+        round=round_,
+        missing=int(np.sum(missing)),
+        unanswered=int(nobody.sum()) * len(missing),
+        missed=late,
+        variance=0.0,
+        judged=int(concerned.sum()),
+        present_correct=None,
+        estimators=sums,
+    )
+
+
+def _columns(fused: FusedClassifier) -> dict[int, slice]:
+    """Where each node's section stands among the joined ones."""
+    starts = np.cumsum([0, *fused.dims])
+    return {k: slice(int(starts[k]), int(starts[k + 1])) for k in range(len(fused.dims))}
+
+
+def _channel(node: Node, other: int) -> int:
+    """The index of the hub's channel to `other`; -1 for the hub itself."""
+    found = [e.index for e in node.channels if e.other(node.spec.index) == other]
+    return found[0] if found else -1
+
+
+def _from_all(node: Node, kind: Kind, round_: int) -> list[tuple[int, Kind, int]]:
+    return [(edge.index, kind, round_) for edge in node.method.trained_at(node.spec.index)]
+
+
+def _nothing() -> dict[str, EstimatorSums]:
+    return {name: EstimatorSums(0.0, 0) for name in ESTIMATORS}
