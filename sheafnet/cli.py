@@ -361,7 +361,7 @@ def _sweep(
     write_plot(result, plot)
     console = Console()
     print_sweep(console, result)
-    console.print(Text(f"Table: {table}\nPlot: {plot}"), soft_wrap=True)
+    console.print(Text(f"Table: {table}\nPlot: {plot}\nStudy: {result.folder}"), soft_wrap=True)
     _end(result.failures)
 
 

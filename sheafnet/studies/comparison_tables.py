@@ -89,15 +89,15 @@ def grids(comparison: Comparison) -> Iterable[Grid]:
             labels,
             tuple((f.label, *(s.figures[f.name].show(f) for s in standings)) for f in shown),
         )
-    if comparison.targets:
-        figures = comparison.figures
+    measured = [s for s in standings if any(reached.runs for reached in s.reached)]
+    if measured:
         yield Grid(
             "Bytes in training until an evaluation reached",
-            labels,
+            tuple(standing.contender.label for standing in measured),
             tuple(
                 (
-                    f"{figures[target.figure].label} {target.value:.3f}",
-                    *(standing.reached[k].show() for standing in standings),
+                    f"{comparison.figures[target.figure].label} {target.value:.3f}",
+                    *(standing.reached[k].show() for standing in measured),
                 )
                 for k, target in enumerate(comparison.targets)
             ),

@@ -84,10 +84,6 @@ class CellRunner:
         self._workers = workers or usable_cores()
         self._on_progress = on_progress or (lambda _: None)
 
-    def missing(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Those of `cells` of which nothing is kept."""
-        return [cell for cell in cells if self._folder.result(cell) is None]
-
     def __call__(self, cells: Sequence[Cell], what: str) -> dict[str, Outcome]:
         """What became of each of `cells`, by key; those that finished before are read.
 
