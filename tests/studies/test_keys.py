@@ -103,5 +103,5 @@ def test_a_malformed_axis_is_refused(given: str, part: str) -> None:
 
 
 def test_a_key_stands_once_however_it_is_written() -> None:
-    with pytest.raises(ConfigError, match="training.temperature stands twice"):
+    with pytest.raises(ConfigError, match=r"training\.temperature stands twice"):
         read_axes(["temperature=0.1", "training.temperature=0.2"], "--over")
