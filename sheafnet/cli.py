@@ -411,6 +411,8 @@ def _bar(console: Console) -> Iterator[Callbacks]:
                 )
             figures = _figures(progress)
             bar.update(tasks[progress.phase], completed=progress.done, figures=figures)
+            for finding in progress.findings:
+                console.print(Text(f"{finding.signature}: {finding.text}", style="yellow"))
 
         yield on_start, on_progress
 
@@ -423,6 +425,8 @@ def _lines() -> Callbacks:
         typer.echo(f"Run directory: {directory}", err=True)
 
     def on_progress(progress: Progress) -> None:
+        for finding in progress.findings:
+            typer.echo(f"{finding.signature}: {finding.text}", err=True)
         tenth = 10 * progress.done // progress.total
         if shown.get(progress.phase) == tenth and progress.done < progress.total:
             return

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sheafnet.config import Config, TrainingConfig, load_config
+from sheafnet.config import Config, MethodConfig, TrainingConfig, load_config
 from sheafnet.document import Origin
 from sheafnet.errors import ConfigError
 from sheafnet.validation import check_model, nearest
@@ -68,9 +68,12 @@ def test_short_forms_are_the_long_ones(load):
     assert load(long.replace("encoder: mlp", "encoder: {name: mlp}")) == load(LISTED)
 
 
-@pytest.mark.parametrize("name", ["grid", "multiple-features", "ring", "star", "triangle"])
-def test_shipped_topologies_are_valid(name):
-    assert load_config(Path(__file__).parents[1] / f"topologies/{name}.yaml").name == name
+SHIPPED = sorted((Path(__file__).parents[1] / "topologies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_topologies_are_valid(path):
+    assert load_config(path).name == path.stem
 
 
 DIMENSION = "a whole number of dimensions from 1, or a fraction above 0.0 and at most 1.0"
@@ -113,7 +116,7 @@ BAD_VALUES = [
     ("run: {seed: -1}", 4, "run.seed = -1", "equal to 0"),
     (f"run: {{seed: {2**63}}}", 4, f"run.seed = {2**63}", f"less than {2**63}"),
     ("run: {deadline_s: 0}", 4, "run.deadline_s = 0", "greater than 0"),
-    ("method: clip", 4, "method = 'clip'", "'sheafalign'"),
+    ("method: clip", 4, "method.name = 'clip'", "'sheafalign'"),
     ("defaults: {node: {embedding_dim: 0}}", 4, "defaults.node.embedding_dim = 0", "equal to 1"),
     ("defaults: {node: {encoder: 7}}", 4, "defaults.node.encoder = 7", "needs keys below it: name"),
     *[
@@ -636,10 +639,11 @@ def test_a_configuration_survives_yaml(load):
     ],
 )
 def test_the_factor_of_the_sheaf_loss(reduction, warmup, round_, expected):
-    training = TrainingConfig(
-        sheaf_weight=2.0, sheaf_reduction=reduction, sheaf_warmup=warmup, rounds=9
-    )
-    assert training.sheaf_factor(round_, 16) == pytest.approx(expected)
+    training = f"{{sheaf_weight: 2.0, sheaf_reduction: {reduction}, sheaf_warmup: {warmup}}}"
+    config = check_model(Config, yaml.safe_load(GENERATED + f"training: {training}"))
+    assert config.sheaf_factor(round_, 16) == pytest.approx(expected)
+    other = config.model_copy(update={"method": MethodConfig(name="all-pairs")})
+    assert other.sheaf_factor(round_, 16) == 0.0
 
 
 def test_options_of_a_registry_are_checked_under_their_prefix():

@@ -23,6 +23,7 @@ from sheafnet.config import (
     EvaluationConfig,
     GraphConfig,
     InferenceConfig,
+    MethodConfig,
     Model,
     Named,
     NodeConfig,
@@ -33,7 +34,10 @@ from sheafnet.config import (
 from sheafnet.datasets import DATASETS
 from sheafnet.network.ledger import Fate
 from sheafnet.nodes import encoders
+from sheafnet.runtime.diagnosis import PATIENCE, WINDOW
+from sheafnet.runtime.finding import NEAR, SIGMAS, Signature
 from sheafnet.runtime.rundir import Status
+from sheafnet.runtime.shortfalls import FEWEST_ANSWERED, KEPT
 from sheafnet.runtime.summary import Summary
 from sheafnet.studies.contenders import read_contenders
 from sheafnet.studies.figures import figures_of, headline
@@ -50,6 +54,7 @@ PAGES = [
 
 SECTIONS: dict[str, type[Model]] = {
     "Top level": Config,
+    "`method`": MethodConfig,
     "`graph`": GraphConfig,
     "`nodes`": NodeConfig,
     "`edges`": EdgeConfig,
@@ -61,6 +66,7 @@ SECTIONS: dict[str, type[Model]] = {
     "`run`": RunConfig,
     "`mlp`": encoders.MlpOptions,
     "`conv`": encoders.ConvOptions,
+    "`conv1d`": encoders.Conv1dOptions,
     **{f"`{name}`": info.options for name, info in DATASETS.items()},
 }
 
@@ -142,10 +148,10 @@ def test_every_model_of_the_configuration_has_a_section() -> None:
     within = {"Defaults"}  # has no keys of its own
     missing = {m.__name__ for m in models(Config) if m not in documented}
     assert missing == within
-    assert set(DATASETS) | {"mlp", "conv"} <= {name.strip("`") for name in SECTIONS}
+    assert set(DATASETS) | {"mlp", "conv", "conv1d"} <= {name.strip("`") for name in SECTIONS}
     own = encoders.__name__
     built_in = {n for n, kind in encoders.ENCODERS.items() if kind.build.__module__ == own}
-    assert built_in == {"mlp", "conv"}
+    assert built_in == {"mlp", "conv", "conv1d"}
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
@@ -171,19 +177,25 @@ def test_configuration_keys_defaults_and_bounds(heading: str) -> None:
 
 def test_options_that_the_command_line_shortens_are_named() -> None:
     intro = (DOCS / "configuration.md").read_text(encoding="utf-8").partition("## Top level")[0]
-    for option in ("--rounds", "--seed", "--backend", "--address", "--nodes-per-actor"):
+    for option in ("--rounds", "--seed", "--backend", "--address", "--nodes-per-actor", "--method"):
         assert option in intro
 
 
 # docs/summary.md
 
 
+def is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
 def schema_paths(annotation: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Dotted paths of all leaves of a model; `*` stands for the keys of a dictionary."""
+    """Dotted paths of all leaves of a model; `*` stands for a key or a place in a list."""
     arguments = get_args(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if is_model(annotation):
         for name, field in annotation.model_fields.items():
             yield from schema_paths(field.annotation, (*path, field.alias or name))
+    elif arguments and getattr(annotation, "__origin__", None) is list and is_model(arguments[0]):
+        yield from schema_paths(arguments[0], (*path, "*"))
     elif getattr(annotation, "__origin__", None) is dict:
         yield from schema_paths(arguments[1], (*path, "*"))
     else:
@@ -198,13 +210,13 @@ def documented_paths(text: str) -> Iterator[str]:
             parts = re.split(r"\{([^}]*)\}", phases)
             choices = [part.split(",") if k % 2 else [part] for k, part in enumerate(parts)]
             for words in itertools.product(*choices):
-                yield re.sub(r"\b(EDGE|NODE|K|ESTIMATOR)\b", "*", "".join(words))
+                yield re.sub(r"\b(EDGE|NODE|K|ESTIMATOR|INDEX)\b", "*", "".join(words))
 
 
 def test_every_figure_of_the_summary_is_documented_and_no_other() -> None:
     parts = sections(DOCS / "summary.md")
     headings = ["The run", "Communication", "Alignment", "Missing modalities", "Sheaf"]
-    text = "\n".join(parts[heading] for heading in [*headings, "Time and memory"])
+    text = "\n".join(parts[heading] for heading in [*headings, "Time and memory", "Diagnosis"])
     found = list(documented_paths(text))
     assert len(found) == len(set(found))
     assert set(found) == set(schema_paths(Summary))
@@ -264,6 +276,42 @@ def test_every_option_of_studies_is_documented(command: str) -> None:
     table = rows(sections(DOCS / "studies.md")[f"`{command}`"])[1:]
     named = {name for row in table for name in re.findall(r"`(--[a-z-]+)`", row[0])}
     assert named == {p.opts[0] for p in parameters} - {"--help"}
+
+
+# docs/diagnosis.md
+
+
+def test_every_signature_is_documented_with_its_bounds() -> None:
+    page = (DOCS / "diagnosis.md").read_text(encoding="utf-8")
+    table = {row[0].strip("`"): row for row in rows(page)[1:]}
+    assert tuple(table) == get_args(Signature)
+    for signature in table:
+        assert f"`{signature}`" in sections(DOCS / "summary.md")["Diagnosis"]
+    assert f"≥ {1 - NEAR:g} log B" in table["contrast-at-chance"][2]
+    assert f"≤ 1/{1 / NEAR**2:g} of" in table["collapse"][2]
+    assert f"{NEAR:g} (1 − 1/classes)" in table["zero-shot-at-chance"][2]
+    assert f"{SIGMAS:g} standard errors" in table["zero-shot-at-chance"][2]
+    assert f"below {KEPT:g} of it" in table["overfitting"][2]
+    assert f"1 − {NEAR:g} ·" in table["reconstruction"][2]
+    assert f"newest {WINDOW} rounds is judged, from round {PATIENCE} on" in page
+    assert f"from {FEWEST_ANSWERED} answered rows on" in " ".join(page.split())
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["docs/diagnosis.md", "sheafnet/runtime/diagnosis.py", "sheafnet/runtime/shortfalls.py"],
+)
+def test_options_that_a_diagnosis_advises_exist(path: str) -> None:
+    parts: dict[str, type[Model]] = {
+        "training": TrainingConfig,
+        "inference": InferenceConfig,
+        "evaluation": EvaluationConfig,
+    }
+    text = (ROOT / path).read_text(encoding="utf-8")
+    named = re.findall(rf"\b({'|'.join(parts)})\.([a-z_]+)", text)
+    assert len(named) > 5
+    for part, key in named:
+        assert key in parts[part].model_fields, f"{part}.{key}"
 
 
 # docs/wire-format.md

@@ -5,10 +5,13 @@ from pathlib import Path
 from sheafnet.config import Config
 from sheafnet.datasets import (
     arrays,
+    deepsense,
     multiple_features,
     multiview_mnist,
     overlap_mnist,
+    spoken_digits,
     synthetic,
+    wrist_imu,
 )
 from sheafnet.datasets.base import Dataset
 from sheafnet.datasets.info import DatasetInfo
@@ -22,7 +25,16 @@ _PATH_OPTIONS = ("path", "data_dir")
 
 DATASETS: dict[str, DatasetInfo] = {
     module.INFO.name: module.INFO
-    for module in (overlap_mnist, multiview_mnist, multiple_features, synthetic, arrays)
+    for module in (
+        overlap_mnist,
+        multiview_mnist,
+        multiple_features,
+        spoken_digits,
+        wrist_imu,
+        synthetic,
+        arrays,
+        deepsense,
+    )
 }
 
 

@@ -23,7 +23,7 @@ class Source(Protocol):
     """One node's view of the data; lives at the node, and nothing of it leaves."""
 
     shape: tuple[int, ...]
-    """Shape of one sample: (features,) or (channels, height, width)."""
+    """Shape of one sample: (features,), (channels, time) or (channels, height, width)."""
 
     def samples(self, split: Split, events: Events) -> Samples:
         """The node's view of `events`: (len(events), *shape), float32."""

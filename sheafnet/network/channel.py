@@ -34,7 +34,7 @@ _WHOLE = frozenset({Kind.PROJECTION, Kind.GRADIENT, Kind.GALLERY})
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What arrived: `array` is (rows, d_ij); `mask` names the rows of the batch, or is None."""
+    """What arrived: `array` is (rows, d_ij); `mask` names its rows in the batch, or is None."""
 
     array: Array
     mask: Mask | None
@@ -102,7 +102,7 @@ class Endpoint:
             kind: what the frame is.
             round_: round within the kind's phase.
             array: (rows, d_ij) float32; None for a request.
-            mask: the rows of the batch that are meant.
+            mask: the rows that are meant: of those asked for in an answer, else of the batch.
 
         Raises:
             ProtocolError: the edge does not allow it.
@@ -189,7 +189,9 @@ class Endpoint:
     ) -> int:
         limit = self._limits.rows.get(kind, -1)
         where = f"{self._arrow(edge, self.node)}, round {round_}"
-        if mask is not None and mask.shape != (limit,):
+        if mask is not None and not (
+            mask.shape == (limit,) or (kind is Kind.ANSWER and mask.ndim == 1 and mask.size < limit)
+        ):
             raise ProtocolError(f"{where}: a row mask of shape {mask.shape} for {limit} rows")
         if array is None:
             if kind is not Kind.REQUEST:
@@ -232,21 +234,29 @@ class Endpoint:
         mask = None if frame.mask is None else unpack_mask(frame.mask, limit)
         _check_rows(where, frame.kind, limit, frame.rows, mask)
         if frame.kind is Kind.ANSWER:
-            self._check_answer(where, frame, mask)
+            mask = self._answered_rows(where, frame)
         array = unpack(frame.payload, frame.dtype, frame.rows, edge.dim)
         self._peer_incarnation[frame.edge] = frame.incarnation
         return Message(array, mask)
 
-    def _check_answer(self, where: str, frame: Frame, mask: Mask | None) -> None:
-        """An answer that somebody will read has rows that this node has asked for."""
+    def _answered_rows(self, where: str, frame: Frame) -> Mask | None:
+        """The rows of the batch that an answer has; None where it has all that were asked for.
+
+        An answer that nobody will read any more is not looked into.
+        """
         if frame.round <= self._last_taken.get((frame.edge, frame.kind), -1):
-            return
+            return None
         round_, asked = self._asked.get(frame.edge, (-1, None))
         if asked is None or frame.round != round_:
             raise ProtocolError(f"{where}: an answer that nobody asked for")
-        given = asked if mask is None else mask
-        if (given & ~asked).any() or int(given.sum()) != frame.rows:
-            raise ProtocolError(f"{where}: {frame.rows} rows are not the ones that were asked for")
+        count = int(asked.sum())
+        if frame.mask is None:
+            if frame.rows != count:
+                raise ProtocolError(f"{where}: {frame.rows} rows where {count} were asked for")
+            return None
+        rows = asked.copy()
+        rows[asked] = unpack_mask(frame.mask, count)
+        return rows
 
     def _arrow(self, edge: Edge, sender: int) -> str:
         return self._topology.arrow(edge.index, edge.direction(sender))

@@ -10,7 +10,8 @@ A frame is a msgpack array of eleven elements, in this order::
     direction    0 tail to head, 1 head to tail
     dtype        of the payload
     rows         of the payload
-    mask         bin: the rows of the batch that are meant, a bit a row, or nil where all are
+    mask         bin: the rows that are meant, a bit a row, or nil where all are; in an answer
+                 the rows among those that were asked for, else among those of the batch
     payload      bin: rows x d_ij values, little-endian, C order
     checksum     CRC-32 of every byte before it, always in 5 bytes
 
@@ -177,19 +178,23 @@ def _flat(array: list[object]) -> list[object]:
 
 
 def pack_mask(mask: Mask) -> bytes:
-    """A row mask as bits, first row in the lowest bit of the first byte."""
-    return np.packbits(mask, bitorder="little").tobytes()
+    """A row mask as bits, first row in the lowest bit of the first byte, without the zero bytes
+    at its end."""
+    return np.packbits(mask, bitorder="little").tobytes().rstrip(b"\0")
 
 
 def unpack_mask(packed: bytes, length: int) -> Mask:
     """The row mask of `length` rows in `packed`.
 
     Raises:
-        FrameError: the size is not that of `length` rows, or a bit beyond them is set.
+        FrameError: it is longer than `length` rows need, ends in a zero byte, or sets a bit beyond
+            the last row.
     """
-    if len(packed) != (length + 7) // 8:
+    whole = (length + 7) // 8
+    if len(packed) > whole or packed.endswith(b"\0"):
         raise FrameError(f"a row mask of {len(packed)} bytes for {length} rows")
-    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
+    padded = np.frombuffer(packed.ljust(whole, b"\0"), dtype=np.uint8)
+    bits = np.unpackbits(padded, bitorder="little")
     if bits[length:].any():
         raise FrameError(f"a row mask that names rows beyond {length}")
     return bits[:length].astype(np.bool_)

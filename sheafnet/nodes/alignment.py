@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 RECALL_AT = (1, 5, 10)
 _QUERY_CHUNK = 1024
+_ROUNDING = 1e-6
+"""Similarities that are nearer than this are equal: products of equal rows may differ so much by
+where in a matrix they stand."""
 
 
 def ranks(queries: Tensor, gallery: Tensor) -> Tensor:
@@ -22,7 +25,7 @@ def ranks(queries: Tensor, gallery: Tensor) -> Tensor:
     for start in range(0, len(queries), _QUERY_CHUNK):
         similarity = queries[start : start + _QUERY_CHUNK] @ gallery.T
         own = similarity[torch.arange(len(similarity)), torch.arange(len(similarity)) + start]
-        found.append((~(similarity < own[:, None])).sum(dim=1))
+        found.append((~(similarity < own[:, None] - _ROUNDING)).sum(dim=1))
     return torch.cat(found)
 
 

@@ -98,6 +98,15 @@ class ConvOptions(Model):
     layer_norm: bool = True
 
 
+class Conv1dOptions(Model):
+    """Options of ``conv1d``: blocks of convolution along time, ReLU and max-pooling by 2."""
+
+    channels: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=6)] = (16, 32)
+    kernel: Positive = 5
+    hidden: Positive | None = 128
+    layer_norm: bool = True
+
+
 def _build_mlp(shape: Shape, dim: int, options: MlpOptions) -> "nn.Module":
     from torch import nn
 
@@ -126,15 +135,38 @@ def _build_conv(shape: Shape, dim: int, options: ConvOptions) -> "nn.Module":
             layers.append(nn.MaxPool2d(2))
             height, width = height // 2, width // 2
         channels = out
-    layers.append(nn.Flatten())
-    features = channels * height * width
+    return nn.Sequential(*layers, *_head(channels * height * width, dim, options))
+
+
+def _build_conv1d(shape: Shape, dim: int, options: Conv1dOptions) -> "nn.Module":
+    from torch import nn
+
+    layers: list[nn.Module] = []
+    channels, time = shape
+    padding = options.kernel // 2
+    for out in options.channels:
+        layers += [nn.Conv1d(channels, out, options.kernel, padding=padding), nn.ReLU()]
+        # An even kernel leaves one step more than it was given.
+        time += 2 * padding - options.kernel + 1
+        if time >= 2:
+            layers.append(nn.MaxPool1d(2))
+            time //= 2
+        channels = out
+    return nn.Sequential(*layers, *_head(channels * time, dim, options))
+
+
+def _head(features: int, dim: int, options: ConvOptions | Conv1dOptions) -> "list[nn.Module]":
+    """What follows the blocks: one hidden layer, the section, and its layer norm."""
+    from torch import nn
+
+    layers: list[nn.Module] = [nn.Flatten()]
     if options.hidden is not None:
         layers += [nn.Linear(features, options.hidden), nn.ReLU()]
         features = options.hidden
     layers.append(nn.Linear(features, dim))
     if options.layer_norm:
         layers.append(nn.LayerNorm(dim))
-    return nn.Sequential(*layers)
+    return layers
 
 
 def _any_shape(_: Shape) -> str | None:
@@ -144,8 +176,17 @@ def _any_shape(_: Shape) -> str | None:
 def _images_only(shape: Shape) -> str | None:
     if len(shape) == 3:
         return None
-    return f"it needs images (channels, height, width); these samples are {shape}. Use mlp."
+    other = "conv1d or mlp" if len(shape) == 2 else "mlp"
+    return f"it needs images (channels, height, width); these samples are {shape}. Use {other}."
+
+
+def _series_only(shape: Shape) -> str | None:
+    if len(shape) == 2:
+        return None
+    other = "conv or mlp" if len(shape) == 3 else "mlp"
+    return f"it needs series (channels, time); these samples are {shape}. Use {other}."
 
 
 register(EncoderKind("mlp", MlpOptions, _build_mlp, _any_shape))
 register(EncoderKind("conv", ConvOptions, _build_conv, _images_only))
+register(EncoderKind("conv1d", Conv1dOptions, _build_conv1d, _series_only))

@@ -47,12 +47,12 @@ def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
 def _answer(
     node: Node, edge: int, request: Message, have: Rows, section: Tensor, round_: int
 ) -> None:
-    """Send p of the rows that are asked for and present; the mask goes along if some are not."""
+    """Send p of the rows that are asked for and present, and which these are if some are not."""
     assert request.mask is not None, "a request is its mask"
     given = request.mask & have
     position = next(k for k, e in enumerate(node.edges) if e.index == edge)
     projection = node.project(section[torch.from_numpy(given)])[position]
-    partial = None if given.sum() == request.mask.sum() else given
+    partial = None if given.sum() == request.mask.sum() else have[request.mask]
     node.endpoint.send(edge, Kind.ANSWER, round_, projection.numpy(), partial)
 
 

@@ -71,6 +71,8 @@ class Node:
         self.probe: LinearProbe | None = None
         """The downstream heads, trained by the last evaluation."""
         self._source = dataset.source(index)
+        # What a source reads when first asked it reads here, where no neighbour waits for it yet.
+        self._source.samples("train", np.zeros(1, np.int64))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed("encoder"))
             self.encoder = build_encoder(

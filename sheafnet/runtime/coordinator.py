@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sheafnet.network.frame import Phase
 from sheafnet.network.ledger import Account, Line
 from sheafnet.nodes.events import evaluation_points
+from sheafnet.runtime.diagnosis import Watch, contrasted, diagnose_run
 from sheafnet.runtime.figures import Costs, spectrum_of, summarize
+from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.measurements import Measurements, number
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.pool import HostPool
@@ -39,6 +41,8 @@ class Progress:
     energy: float | None
     bytes_total: int
     """Sent since the start of the run."""
+    findings: tuple[Finding, ...] = ()
+    """Failure signatures that show since this stretch."""
 
 
 class Coordinator:
@@ -57,6 +61,8 @@ class Coordinator:
         self._stretches = plan.stretches()
         self._account = Account()
         self._measured = Measurements(plan)
+        self._edges = contrasted(plan.method)
+        self._watch = Watch(self._edges, plan.config)
         self._costs = Costs()
 
     def start(self) -> None:
@@ -83,7 +89,7 @@ class Coordinator:
         begin = time.perf_counter()
         reports = self._pool.run(stretch)
         self._costs.seconds[stretch.phase] += time.perf_counter() - begin
-        self._take(stretch, reports)
+        findings = self._take(stretch, reports)
         for report in reports:
             if report.failure is not None:
                 raise report.failure
@@ -96,6 +102,7 @@ class Coordinator:
             contrastive=last.get("contrastive"),
             energy=last.get("energy"),
             bytes_total=sum(count.total for count in self._account.totals.values()),
+            findings=tuple(findings),
         )
 
     def finish(self, startup_s: float, wall_s: float) -> Summary:
@@ -106,10 +113,12 @@ class Coordinator:
             self._directory.write_parameters(node, parameters[index])
         self._costs.startup_s, self._costs.wall_s = startup_s, wall_s
         summary = summarize(self._plan, self._account, self._measured, self._costs, parameters)
+        found = diagnose_run(summary, self._watch.lines, self._edges, self._plan.config)
+        summary = summary.model_copy(update={"diagnosis": found})
         self._directory.write_summary(summary.model_dump(mode="json"))
         return summary
 
-    def _take(self, stretch: Stretch, reports: "list[Report]") -> None:
+    def _take(self, stretch: Stretch, reports: "list[Report]") -> list[Finding]:
         sent: dict[int, int] = defaultdict(int)
         for report in reports:
             self._account.post(report.ledger)
@@ -133,6 +142,7 @@ class Coordinator:
         else:
             lines = self._measured.add_inference({n: r.inference for n, r in records.items()})
         self._directory.append("rounds", (line | {"bytes": sent[line["round"]]} for line in lines))
+        return self._watch.add(lines) if stretch.phase == "train" else []
 
     def _standing(self, evaluation: int) -> Mapping[str, Any]:
         """How far training has come and what it has cost when an evaluation takes place."""

@@ -183,7 +183,6 @@ def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment
 
 
 def _mean_scores(scores: Sequence[EdgeScores], shots: Sequence[int]) -> dict[str, Any]:
-    few_shot = {str(k): _mean_known(s.few_shot.get(k) for s in scores) for k in shots}
     return {
         **{f"recall_at_{k}": _mean_known(s.recall.get(k) for s in scores) for k in (1, 5, 10)},
         "zero_shot_accuracy": _mean_known(s.zero_shot for s in scores),

@@ -49,14 +49,14 @@ class Measurements:
             return []
         everyone = list(self.evaluation.values())
         scores = [s for record in everyone for s in record.scores]
-        zero_shot = [s.zero_shot for s in scores if s.zero_shot is not None]
+        by_node = [[s.zero_shot for s in r.scores if s.zero_shot is not None] for r in everyone]
         return [
             {
                 "phase": "evaluation",
                 "round": everyone[0].round,
                 **facts,
                 "recall_at_1": number(mean(s.recall[1] for s in scores if s.recall)),
-                "zero_shot_accuracy": number(mean(zero_shot)),
+                "zero_shot_accuracy": number(mean(mean(found) for found in by_node if found)),
                 "probe_accuracy": number(mean(r.probe for r in everyone if r.probe is not None)),
                 "fused_accuracy": number(mean(r.fused for r in everyone if r.fused is not None)),
             }
@@ -153,6 +153,12 @@ def mean(values: Iterable[float]) -> float:
     """The mean; NaN of nothing."""
     found = list(values)
     return sum(found) / len(found) if found else math.nan
+
+
+def mean_known(values: Iterable[float | None]) -> float | None:
+    """The mean of those values that were measured; None where none was."""
+    found = [value for value in values if value is not None]
+    return mean(found) if found else None
 
 
 def number(value: float | None) -> float | None:

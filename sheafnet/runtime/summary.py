@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sheafnet.runtime.finding import Finding
+
 SCHEMA = 1
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -194,3 +196,5 @@ class Summary(Figures):
     sheaf: SheafFigures
     timing: Timing
     memory: Memory
+    diagnosis: list[Finding] = []
+    """Failure signatures that show; empty is good."""

@@ -1,7 +1,7 @@
 """The tables that the command line prints, from the figures of a run directory."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,10 +9,16 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sheafnet.config import Config
 from sheafnet.errors import RunDirectoryError
+from sheafnet.method import Method
 from sheafnet.network.frame import PHASES
+from sheafnet.runtime.diagnosis import contrasted, diagnose_training
+from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Summary
+from sheafnet.topology import build_topology
+from sheafnet.validation import check_model
 
 NOT_COUNTED = (
     "Counted: every frame between nodes, at both ends. Not counted: TCP/IP, ZeroMQ and Ray headers."
@@ -46,7 +52,8 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
     """The tables of a finished run."""
     s, t = summary, summary.timing
     yield Text(
-        f"\n{s.topology}: {s.nodes} nodes, {s.edges} edges, {s.dataset}, {s.method}, "
+        f"\n{s.topology}: {s.nodes} nodes, {s.edges} edges, {s.dataset}, {s.method}"
+        f"{f' with hub {s.hub}' if s.hub else ''}, "
         f"{s.rounds} training rounds, seed {s.seed}, {s.backend} backend, {s.actors} "
         f"{'actor' if s.actors == 1 else 'actors'}"
     )
@@ -73,6 +80,7 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
         f"inference {_number(t.inference_round_ms, 1)} ms a round, {t.wall_s:.1f} s in all; "
         f"{s.memory.actor_mb:.0f} MB a process."
     )
+    yield _diagnosis(s.diagnosis)
 
 
 _ROWS = {
@@ -124,6 +132,8 @@ def _alignment(summary: Summary) -> Table:
         _measure(table, f"{shots}-shot accuracy", accuracy, spread, chance)
     spread = [node.probe_accuracy for node in nodes]
     _measure(table, "linear probe accuracy", a.probe_accuracy, spread, chance)
+    if a.fused_accuracy is not None:
+        _measure(table, "accuracy of all joined", a.fused_accuracy, [a.fused_accuracy], chance)
     return table
 
 
@@ -163,15 +173,23 @@ def _partial_tables(directory: RunDirectory) -> Iterable[RenderableType]:
         figures["rounds"] = len(figures["seen"])
     if phases:
         yield _communication(phases)
-    last = None
-    for line in directory.lines("rounds"):
-        if line["phase"] == "train":
-            last = line
-    if last is not None:
+    lines = [line for line in directory.lines("rounds") if line["phase"] == "train"]
+    if lines:
+        last = lines[-1]
         yield Text(
             f"Last logged training round: {last['round']}, loss {_number(last['loss'], 3)}, "
             f"energy {_number(last['energy'], 3)}"
         )
+    checked = check_model(Config, config, source=str(directory.path / "config.yaml"))
+    method = Method.open(checked, build_topology(checked))
+    yield _diagnosis(diagnose_training(lines, contrasted(method), checked))
+
+
+def _diagnosis(findings: Sequence[Finding]) -> Text:
+    if not findings:
+        return Text("Diagnosis: no failure signature shows.")
+    lines = [f"- {finding.signature}: {finding.text}" for finding in findings]
+    return Text("\n".join(["Diagnosis", *lines]), style="yellow")
 
 
 def _count(value: float | None) -> str:

@@ -46,7 +46,8 @@ def read_target(given: str) -> Target:
 
 def default_targets(results: Sequence[CellResult]) -> tuple[Target, ...]:
     """Shares of the lowest final recall@1 of any run that measured it: all of them get there."""
-    finals = [recall for r in results if (recall := r.summary.alignment.recall_at_1) is not None]
+    last = [r.evaluations[-1].figures.get("recall_at_1") for r in results if r.evaluations]
+    finals = [recall for recall in last if recall is not None]
     return tuple(Target("recall_at_1", share * min(finals)) for share in SHARES) if finals else ()
 
 

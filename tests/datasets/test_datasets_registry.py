@@ -8,11 +8,18 @@ import pytest
 from sheafnet.datasets import DATASETS
 from sheafnet.errors import ConfigError, DatasetError
 
-BUNDLED = ["overlap-mnist", "multiview-mnist", "multiple-features", "synthetic"]
+BUNDLED = [
+    "overlap-mnist",
+    "multiview-mnist",
+    "multiple-features",
+    "spoken-digits",
+    "wrist-imu",
+    "synthetic",
+]
 
 
 def test_every_data_set_is_described():
-    assert list(DATASETS) == [*BUNDLED, "arrays"]
+    assert list(DATASETS) == [*BUNDLED, "arrays", "deepsense"]
     for name, info in DATASETS.items():
         assert info.name == name
         for text in (info.summary, info.modalities, info.sizes, info.licence, info.citation):

@@ -89,8 +89,13 @@ def request(round_=0, rows=(1, 4), **changed):
     return frame(Kind.REQUEST, round_, **{**values, **changed})
 
 
-def answer(round_=0, rows=(1, 4), named=True, **changed):
-    values = {"array": tensor(len(rows)), "mask": pack_mask(mask(*rows)) if named else None}
+def answer(round_=0, rows=(1, 4), named=True, asked=(1, 4), **changed):
+    """`rows` of the batch, named by their places among those that were asked for."""
+    places = mask(*(asked.index(row) for row in rows), length=len(asked)) if named else None
+    values = {
+        "array": tensor(len(rows)),
+        "mask": None if places is None else pack_mask(places),
+    }
     return frame(Kind.ANSWER, round_, **{**values, **changed})
 
 
@@ -132,15 +137,16 @@ def test_mask_bytes_are_control_bytes():
     spy = Spy()
     sender = endpoint(B, spy)
     sender.send(AB, Kind.REQUEST, 0, mask=mask(0, 3, 9))
-    sender.send(AB, Kind.ANSWER, 0, tensor(2), mask(3, 9))
+    sender.send(AB, Kind.ANSWER, 0, tensor(2), mask(1, 2, length=3))
     sizes = [len(buffer) for _, buffer in spy.sent]
-    # 1 + 1 + 5 + six numbers + mask header 2 + bin header 2 + checksum 5 = 22, 2 bytes of mask
-    assert sizes == [24, 24 + 2 * 3 * 4]
+    # 1 + 1 + 5 + six numbers + mask header 2 + bin header 2 + checksum 5 = 22; the mask of the
+    # batch takes 2 bytes, that of the three rows asked for takes 1
+    assert sizes == [24, 23 + 2 * 3 * 4]
     assert sender.ledger.drain() == [
-        (Key("inference", 0, AB, 1), "sent", 2, 24, 44, 4),
+        (Key("inference", 0, AB, 1), "sent", 2, 24, 44, 3),
     ]
     assert decode(spy.sent[0][1]) == request(rows=(0, 3, 9))
-    assert decode(spy.sent[1][1]) == answer(rows=(3, 9), array=tensor(2))
+    assert decode(spy.sent[1][1]) == answer(rows=(3, 9), asked=(0, 3, 9))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +200,7 @@ INFINITE[9, 2] = -np.inf
         ((AB, Kind.PROTOTYPES, 0, tensor(2), mask(0, length=5)), "2 rows with a mask of 1"),
         ((AB, Kind.PROTOTYPES, 0, tensor(2), mask(0, 1)), r"mask of shape \(10,\) for 5"),
         ((AB, Kind.ANSWER, 0, tensor(2), mask(0, 1, 2)), "2 rows with a mask of 3"),
-        ((AB, Kind.ANSWER, 0, tensor(2), mask(0, 1, length=9)), r"mask of shape \(9,\)"),
+        ((AB, Kind.ANSWER, 0, tensor(2), mask(0, 1, length=11)), r"mask of shape \(11,\)"),
         ((AB, Kind.REQUEST, 0, None, mask(0, 1, length=11)), r"mask of shape \(11,\)"),
         ((AB, Kind.REQUEST, 0, None, mask(0, 1)[None]), r"mask of shape \(1, 10\)"),
         ((AB, Kind.REQUEST, 0, None, None), "request of 0 rows with no row mask"),
@@ -257,7 +263,7 @@ def test_a_request_and_its_answers():
     assert message.array.shape == (0, DIM[AB])
     asker.send(AB, Kind.REQUEST, 5, mask=mask(1, 4, 8))
     asker.send(AC, Kind.REQUEST, 5, mask=mask(1, 4, 8))
-    asker.accept(answer(5, rows=(1, 8)), 100)
+    asker.accept(answer(5, rows=(1, 8), asked=(1, 4, 8)), 100)
     asker.accept(answer(5, (1, 4, 8), named=False, edge=AC, array=tensor(3, 2)), 100)
     got = asker.take([(AB, Kind.ANSWER, 5), (AC, Kind.ANSWER, 5)])
     assert got[AB].mask.tolist() == mask(1, 8).tolist()
@@ -316,15 +322,15 @@ BAD_FRAMES = {
     ),
     "request with a dtype": (request(dtype=WireDtype.FLOAT32), "FLOAT32 where NONE"),
     "request of nothing named": (request(mask=None), "no row mask"),
-    "request with a short mask": (request(mask=b"\x01"), "mask of 1 bytes for 10"),
+    "request with a zero byte at its end": (request(mask=b"\x01\x00"), "mask of 2 bytes for 10"),
     "request with a long mask": (request(mask=b"\x01\x00\x00"), "mask of 3 bytes for 10"),
     "request of row 10": (request(mask=b"\x00\x04"), "beyond 10"),
     "answer to nobody": (answer(1), "nobody asked"),
     "answer to a later question": (answer(6), "nobody asked"),
-    "answer with a row too many": (answer(5, rows=(1, 4, 5)), "not the ones that were asked"),
-    "answer with other rows": (answer(5, rows=(2, 3)), "not the ones that were asked"),
-    "answer with all but one": (answer(5, rows=(1,), named=False), "not the ones"),
-    "answer that miscounts": (answer(5, (1, 4), mask=b"\x02\x00"), "2 rows with a mask of 1"),
+    "answer with a row too many": (answer(5, array=tensor(3), mask=b"\x07"), "beyond 2"),
+    "answer with other rows": (answer(5, mask=b"\x0c"), "beyond 2"),
+    "answer with all but one": (answer(5, rows=(1,), named=False), "1 rows where 2 were asked"),
+    "answer that miscounts": (answer(5, (1, 4), mask=b"\x02"), "2 rows with a mask of 1"),
     "answer with a NaN": (answer(5, array=NAN[2:4]), "NaN"),
 }  # fmt: skip
 
@@ -382,7 +388,7 @@ def test_an_answer_to_an_earlier_question_is_not_taken_for_the_present_one():
     with pytest.raises(ProtocolError, match="nobody asked"):
         receiver.accept(answer(6, rows=(1, 4)), 100)
     receiver.accept(answer(5, rows=(1, 4)), 100)
-    receiver.accept(answer(8, rows=(2,)), 100)
+    receiver.accept(answer(8, rows=(2,), asked=(2,)), 100)
     assert receiver.take([(AB, Kind.ANSWER, 8)])[AB].array.tolist() == tensor(1).tolist()
     assert {f: n for f, n in fates(receiver).items() if f != "sent"} == {
         "missed": 1, "rejected": 1, "late": 1, "delivered": 1,
@@ -393,8 +399,8 @@ def test_changing_the_mask_after_asking_changes_nothing():
     receiver, asked = endpoint(A), mask(1, 4)
     receiver.send(AB, Kind.REQUEST, 5, mask=asked)
     asked[:] = True
-    with pytest.raises(ProtocolError, match="not the ones"):
-        receiver.accept(answer(5, rows=(1, 2)), 100)
+    with pytest.raises(ProtocolError, match="beyond 2"):
+        receiver.accept(answer(5, array=tensor(3), mask=b"\x07"), 100)
 
 
 # Incarnations

@@ -528,7 +528,8 @@ def test_random_and_mutated_bytes_raise_nothing_but_frame_errors():
 @given(bits=st.lists(st.booleans(), max_size=100))
 def test_bit_k_of_a_mask_is_bit_k_mod_8_of_byte_k_div_8(bits):
     packed = pack_mask(np.array(bits, dtype=np.bool_))
-    assert len(packed) == -(-len(bits) // 8)
+    named = [k for k, bit in enumerate(bits) if bit]
+    assert len(packed) == (named[-1] // 8 + 1 if named else 0)
     whole = int.from_bytes(packed, "little")
     assert whole == sum(1 << k for k, bit in enumerate(bits) if bit)
     unpacked = unpack_mask(packed, len(bits))
@@ -538,7 +539,14 @@ def test_bit_k_of_a_mask_is_bit_k_mod_8_of_byte_k_div_8(bits):
 
 @pytest.mark.parametrize(
     ("packed", "length"),
-    [(b"", 1), (b"\x00\x00", 8), (b"\x00", 9), (b"\x00", 0), (b"\x08", 3), (b"\xff\x02", 9)],
+    [
+        (b"\x01\x01", 8),
+        (b"\x00", 9),
+        (b"\x01\x00", 9),
+        (b"\x00", 0),
+        (b"\x08", 3),
+        (b"\xff\x02", 9),
+    ],
 )
 def test_masks_of_the_wrong_size_or_with_rows_beyond_the_last(packed, length):
     with pytest.raises(FrameError, match="row mask"):

@@ -240,7 +240,15 @@ def test_generated_topologies_are_valid_files(
         assert "exists already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted(TOPOLOGIES.glob("*.yaml")), ids=lambda p: p.stem)
+DOWNLOADED = {"deepsense"}
+"""Shipped topologies of data that cannot be bundled."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(TOPOLOGIES.glob("*.yaml")) if path.stem not in DOWNLOADED],
+    ids=lambda p: p.stem,
+)
 def test_shipped_topologies_run(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,14 +263,32 @@ def test_shipped_topologies_run(
     assert summary["communication"]["train"]["rounds"] == 3
 
 
+def test_a_topology_of_data_to_download_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in DOWNLOADED:
+        assert call(monkeypatch, "validate", TOPOLOGIES / f"{name}.yaml") == 2
+        message = " ".join(capsys.readouterr().err.split())
+        assert "download a scenario from https://www.deepsense6g.net" in message
+        assert "unzip it, and name the folder" in message
+
+
 def test_datasets_are_listed_with_licences(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "datasets", "--format", "json") == 0
     listed = json.loads(capsys.readouterr().out)
-    assert {"overlap-mnist", "multiview-mnist", "multiple-features", "synthetic", "arrays"} == set(
-        listed
-    )
+    assert set(listed) == {
+        "overlap-mnist",
+        "multiview-mnist",
+        "multiple-features",
+        "spoken-digits",
+        "wrist-imu",
+        "synthetic",
+        "arrays",
+        "deepsense",
+    }
     assert all(entry["licence"] and entry["modalities"] for entry in listed.values())
     assert call(monkeypatch, "datasets") == 0
     assert "overlap-mnist" in capsys.readouterr().out
@@ -272,7 +298,10 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path, file) -> None:
     """On a pseudo-terminal, since the bar is not drawn into pipes."""
     terminal, inside = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "sheafnet", "simulate", "--topology", file(), "--run-dir", "run"],
+        [
+            *(sys.executable, "-m", "sheafnet", "simulate", "--topology", file()),
+            *("--run-dir", "run", "--set", "training.learning_rate=1e-9"),
+        ],
         cwd=tmp_path,
         env=os.environ | {"TERM": "xterm", "COLUMNS": "70"},
         stdin=inside,
@@ -293,3 +322,6 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path, file) -> None:
     assert process.wait() == 0, text.decode()
     for part in (b"train", b"6/6", b"loss", b"inference", b"4/4", b"Missing modalities"):
         assert part in text
+    running, _, tables = text.partition(b"Bytes between nodes")
+    for place in (running, tables):
+        assert place.count(b"contrast-at-chance: ") == 1

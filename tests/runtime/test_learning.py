@@ -27,6 +27,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, RunDirector
 def test_the_ring_aligns_and_infers(ring: tuple[Summary, RunDirectory]) -> None:
     summary, _ = ring
     assert summary.alignment.gallery == 1000
+    assert summary.diagnosis == []
     assert summary.alignment.recall_at_1 > 0.05 > 10 * summary.alignment.chance.recall_at_1
     assert summary.alignment.zero_shot_accuracy > 0.35
     m = summary.missing.estimators
