@@ -1,7 +1,8 @@
 """Configuration keys in a short form, and keys with several values: ``KEY=V1,V2,...``.
 
 A key may be given by its last words, as long as they belong to one key only: ``temperature`` is
-``training.temperature``, ``missing.probability`` is ``inference.missing_probability``.
+``training.temperature``, ``missing.probability`` is ``inference.missing_probability``. A key that
+ends in just these words after a dot goes before others: ``noise`` is ``dataset.noise``.
 """
 
 import difflib
@@ -86,7 +87,9 @@ def resolve_key(given: str, option: str) -> str:
     if given in known or re.match(r"(nodes|edges)\.\d+(\.|$)", given):
         return given
     words = _words(given)
-    found = [key for key in known if _words(key)[-len(words) :] == words]
+    found = [key for key in known if key.endswith(f".{given}")] or [
+        key for key in known if _words(key)[-len(words) :] == words
+    ]
     if len(found) == 1:
         return found[0]
     if found:

@@ -34,7 +34,8 @@ def test_a_key_by_its_last_words(given: str, whole: str) -> None:
     [
         ("rounds", ["training.rounds", "inference.rounds"]),
         ("wire_dtype", ["training.wire_dtype", "inference.wire_dtype"]),
-        ("seed", ["graph.seed", "run.seed", "dataset.split_seed"]),
+        ("seed", ["graph.seed or run.seed"]),
+        ("weight", ["training.sheaf_weight", "training.contrastive_weight"]),
         ("temprature", ["no such key", "training.temperature"]),
         ("dataset.nose", ["no such key", "dataset.noise"]),
         ("oise", ["no such key"]),  # a part of a word is not a word
