@@ -156,7 +156,7 @@ def test_workers_end_when_the_study_is_killed(network: Path, tmp_path: Path) -> 
     path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(network), str(tmp_path / "study")],
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": path, "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,
     )
