@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from sheafnet.runtime.rundir import RunDirectory
     from sheafnet.runtime.simulate import Result, simulate
     from sheafnet.runtime.summary import Summary
+    from sheafnet.studies.compare import Comparison, compare
+    from sheafnet.studies.sweep import Sweep, sweep
     from sheafnet.topology import Topology, build_topology
 
 _HOMES = {
+    "Comparison": "studies.compare",
     "Config": "config",
     "Plan": "runtime.plan",
     "Progress": "runtime.coordinator",
@@ -31,13 +34,17 @@ _HOMES = {
     "RunDirectory": "runtime.rundir",
     "SheafnetError": "errors",
     "Summary": "runtime.summary",
+    "Sweep": "studies.sweep",
     "Topology": "topology",
     "build_topology": "topology",
+    "compare": "studies.compare",
     "load_config": "config",
     "simulate": "runtime.simulate",
+    "sweep": "studies.sweep",
 }
 
 __all__ = [
+    "Comparison",
     "Config",
     "Plan",
     "Progress",
@@ -45,11 +52,14 @@ __all__ = [
     "RunDirectory",
     "SheafnetError",
     "Summary",
+    "Sweep",
     "Topology",
     "__version__",
     "build_topology",
+    "compare",
     "load_config",
     "simulate",
+    "sweep",
 ]
 
 

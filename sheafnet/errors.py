@@ -5,6 +5,7 @@
     │   ├── ConfigError               2   the YAML: unknown key, bad value, impossible graph
     │   ├── DatasetError              2   unknown data set, missing or unusable arrays
     │   ├── RunDirectoryError         2   cannot be written, or is not a run
+    │   ├── StudyError                2   the folder of a study or a file of it cannot be written
     │   └── ClusterError              2   the Ray address does not answer
     ├── DivergenceError               3   a loss became NaN or infinite
     ├── AccountingError               4   bytes sent and bytes received disagree (law 4)
@@ -41,6 +42,10 @@ class DatasetError(InputError):
 
 class RunDirectoryError(InputError):
     """A run directory cannot be written, or a folder is not a run."""
+
+
+class StudyError(InputError):
+    """The folder of a study, or a table or plot of it, cannot be written."""
 
 
 class ClusterError(InputError):

@@ -39,6 +39,9 @@ from sheafnet.runtime.finding import NEAR, SIGMAS, Signature
 from sheafnet.runtime.rundir import Status
 from sheafnet.runtime.shortfalls import FEWEST_ANSWERED, KEPT
 from sheafnet.runtime.summary import Summary
+from sheafnet.studies.contenders import read_contenders
+from sheafnet.studies.figures import figures_of, headline
+from sheafnet.studies.keys import read_axis
 from sheafnet.topology import build_topology
 from tests.conftest import MakeConfig
 
@@ -244,6 +247,37 @@ def test_every_status_is_documented() -> None:
         assert f"`{status}`" in text
 
 
+# docs/studies.md
+
+
+def test_the_figures_of_studies_are_documented_and_found_in_the_summary(
+    tmp_path: Path, tiny: MakeConfig
+) -> None:
+    config = tiny("training.rounds=2", "evaluation.few_shot=[2]")
+    result = sheafnet.simulate(config, run_dir=tmp_path / "run")
+    whole, figures = result.summary.model_dump(mode="json"), headline(result.summary)
+    table = rows(sections(DOCS / "studies.md")["Figures"])[1:]
+    named = {row[0].strip("`").replace("_K", "_2"): row for row in table}
+    known = figures_of(config)
+    assert list(named) == list(known)
+    assert set(figures) == set(known)
+    for name, (_, unit, path) in named.items():
+        value: Any = whole
+        for part in path.strip("`").replace(".K", ".2").split("."):
+            value = value[part]
+        assert figures[name] == value, name
+        assert unit == known[name].unit
+
+
+@pytest.mark.parametrize("command", ["compare", "sweep"])
+def test_every_option_of_studies_is_documented(command: str) -> None:
+    group: Any = typer.main.get_command(cli.app)
+    parameters = group.get_command(None, command).params
+    table = rows(sections(DOCS / "studies.md")[f"`{command}`"])[1:]
+    named = {name for row in table for name in re.findall(r"`(--[a-z-]+)`", row[0])}
+    assert named == {p.opts[0] for p in parameters} - {"--help"}
+
+
 # docs/diagnosis.md
 
 
@@ -300,8 +334,8 @@ def test_the_frames_in_hex_are_what_the_program_beside_them_prints(
 
 
 def shell_lines() -> Iterator[list[str]]:
-    """Every command of the README and of CONTRIBUTING, in a block or inline, as words."""
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+    """Every command of README, CONTRIBUTING and the page on studies, in a block or inline."""
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", DOCS / "studies.md"):
         text = page.read_text(encoding="utf-8")
         lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
         lines += [m[2:] for m in re.findall(r"^\$ .*$", text, re.M)]
@@ -329,6 +363,8 @@ def test_the_readme_has_commands() -> None:
         "topology",
         "datasets",
         "show",
+        "compare",
+        "sweep",
     }
 
 
@@ -345,6 +381,10 @@ def test_commands_of_the_readme_parse(words: list[str]) -> None:
         if word.endswith(".yaml"):
             assert word in WRITTEN or (ROOT / word).is_file(), word
     parsed = command.make_context(words[1], words[2:]).params
+    for given in parsed.get("over") or ():
+        read_axis(given, "--over")
+    if words[1] == "compare":
+        read_contenders(parsed["methods"])
     for override in parsed.get("overrides") or ():
         path = parsed.get("topology") or parsed.get("file")
         if str(path) not in WRITTEN:

@@ -1,1 +1,1 @@
-"""What is done with runs: tables now; comparisons, sweeps and reports build on it."""
+"""What is done with runs: the tables of one, comparisons of methods, sweeps over keys."""

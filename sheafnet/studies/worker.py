@@ -1,0 +1,63 @@
+"""A worker process of a study: runs the cells that it is given, one after the other.
+
+A line of JSON on stdin is a cell, a line of JSON on stdout what became of it. When stdin ends, as
+it does when the study's process ends in whatever way, the worker ends at once.
+"""
+
+import json
+import os
+import queue
+import shutil
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+from sheafnet.config import Config
+from sheafnet.errors import SheafnetError
+from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.runtime.simulate import simulate
+from sheafnet.studies.cells import Cell, collect
+
+
+def main() -> None:
+    """Answer every line of stdin."""
+    answers = _private_stdout()
+    cells: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(cells,), daemon=True).start()
+    while True:
+        answers.write(json.dumps(_answer(json.loads(cells.get()))) + "\n")
+        answers.flush()
+
+
+def _private_stdout() -> TextIO:
+    """stdout for the answers alone; what a user's encoder prints goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _read(cells: "queue.SimpleQueue[str]") -> None:
+    for line in sys.stdin:
+        cells.put(line)
+    os._exit(0)
+
+
+def _answer(asked: dict[str, Any]) -> dict[str, Any]:
+    folder = Path(asked["run_dir"])
+    try:
+        cell = Cell(Config.model_validate(asked["config"]), tuple(asked["overrides"]))
+        result = simulate(cell.config, run_dir=folder)
+        kept = collect(cell, RunDirectory.open(folder), result.summary)
+        return {"result": kept.model_dump(mode="json")}
+    except SheafnetError as error:
+        return {"error": str(error), "exit_code": error.exit_code}
+    except Exception:
+        return {"error": traceback.format_exc().strip(), "exit_code": 1}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
