@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import curves
 import yaml
 
 import sheafnet
@@ -56,6 +57,8 @@ class Study:
     quick: str
     columns: dict[str, str]
     """Of a sweep: figure and heading of the columns that are shown."""
+    curves: bool
+    """Whether its course over training rounds is drawn."""
 
     @property
     def label(self) -> str:
@@ -86,7 +89,14 @@ def experiments() -> list[Experiment]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         name = path.stem.partition("-")[0]
         studies = tuple(
-            Study(name, key, " ".join(s["run"].split()), s.get("quick", ""), s.get("columns", {}))
+            Study(
+                name,
+                key,
+                " ".join(s["run"].split()),
+                s.get("quick", ""),
+                s.get("columns", {}),
+                s.get("curves", False),
+            )
             for key, s in values["studies"].items()
         )
         found.append(
@@ -105,6 +115,8 @@ def run(study: Study, folder: Path, quick: bool) -> int:
 def keep(study: Study, folder: Path, results: Path) -> None:
     """Copy what a study is to be remembered by."""
     results.mkdir(parents=True, exist_ok=True)
+    if study.curves:
+        curves.plot(folder / study.label, folder / study.label / "curves.png")
     for name in KEPT:
         if (folder / study.label / name).exists():
             shutil.copyfile(folder / study.label / name, results / f"{study.label}-{name}")

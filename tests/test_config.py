@@ -54,7 +54,8 @@ def refusal(load):
 def test_left_out_keys_are_the_papers_defaults(load):
     config = load(GENERATED)
     assert config.training.temperature == 0.1
-    assert config.training.sheaf_weight == config.training.contrastive_weight == 1.0
+    assert config.training.sheaf_weight == config.training.restriction_rate == 0.1
+    assert config.training.contrastive_weight == 1.0
     assert config.training.reconstruction_weight == 0.1
     assert config.training.batch_size == 128
     assert config.defaults.edge.comparison_dim == 0.5

@@ -125,6 +125,7 @@ ONE_STEP = (
     "training.rounds=1",
     "training.optimizer=sgd",
     f"training.learning_rate={RATE}",
+    "training.restriction_rate=1",
     "inference.rounds=0",
 )
 
@@ -192,6 +193,7 @@ def test_on_random_graphs(tmp_path_factory, seed: int, nodes: int, chance: float
             "batch_size": 8,
             "optimizer": "sgd",
             "learning_rate": RATE,
+            "restriction_rate": 1.0,
             "exchange_gradients": True,
             "reconstruction_gradient": "full",
         },
