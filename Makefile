@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test lint format data clean
+.PHONY: help install simulate test lint format data experiments experiments-quick clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 install: $(READY)  ## create .venv and install sheafnet with its development tools
 
@@ -40,6 +40,12 @@ lint: $(READY)  ## ruff, type checker and import contract
 format: $(READY)  ## sort imports and format the code
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
+
+experiments: $(READY)  ## run every experiment, hours; goes on where it stopped (ARGS='e2 e4' for some)
+	@$(BIN)/python experiments/run.py $(ARGS)
+
+experiments-quick: $(READY)  ## the same with tiny runs, minutes, to see that all works
+	@$(BIN)/python experiments/run.py --quick $(ARGS)
 
 data: $(READY)  ## rebuild the bundled data from its sources and compare (needs the network)
 	@$(BIN)/python -m sheafnet.datasets.bundled.rebuild --check

@@ -66,9 +66,12 @@ class Study:
         return f"{self.experiment}-{self.name}"
 
     def arguments(self, folder: Path, quick: bool) -> list[str]:
-        """What follows ``sheafnet``."""
-        text = f"{self.command} {self.quick}" if quick else self.command
-        return [*shlex.split(text), "--study", str(folder / self.label)]
+        """What follows ``sheafnet``; a quick grid replaces the whole one."""
+        words, more = shlex.split(self.command), shlex.split(self.quick) if quick else []
+        if "--grid" in more:
+            given = zip(["", *words], words, strict=False)
+            words = [word for before, word in given if "--grid" not in (before, word)]
+        return [*words, *more, "--study", str(folder / self.label)]
 
 
 @dataclass(frozen=True)

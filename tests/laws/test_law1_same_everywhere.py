@@ -27,6 +27,16 @@ def test_one_process_actors_and_packed_actors_agree(tiny: MakeConfig, tmp_path: 
         assert run_artifacts(tiny(*overrides), tmp_path / name) == local, name
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize("method", ["{name: imagebind, hub: b}", "concat-supervised"])
+def test_methods_with_a_hub_agree_too(tiny: MakeConfig, tmp_path: Path, method: str) -> None:
+    """The hub's channels reach nodes that are no neighbours, in other processes."""
+    chosen = (f"method={method}", "evaluation.every=4")
+    local = run_artifacts(tiny(*chosen), tmp_path / "local")
+    packed = tiny(*chosen, "run.backend=ray", "run.nodes_per_actor=2")
+    assert run_artifacts(packed, tmp_path / "packed") == local
+
+
 def test_the_same_seed_gives_the_same_artifacts(tiny: MakeConfig, tmp_path: Path) -> None:
     first = run_artifacts(tiny(), tmp_path / "1")
     assert run_artifacts(tiny(), tmp_path / "2") == first

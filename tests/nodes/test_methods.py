@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch.nn import functional as F
 
 import sheafnet
@@ -211,3 +212,23 @@ def test_an_evaluation_on_the_way_is_that_of_a_shorter_run(
         assert line["spectral_gap"] == pytest.approx(alone.sheaf.spectral_gap, rel=1e-4)
     assert lines[-1]["train_bytes"] == whole.summary.communication.train.bytes_total
     assert whole.summary.communication.evaluation.rounds == 3
+
+
+def test_restriction_maps_that_may_not_learn_stay(tiny: MakeConfig, tmp_path: Path) -> None:
+    for rate, stay in ((0.0, True), (0.1, False)):
+        config = tiny(f"training.restriction_rate={rate}", "dataset.features=12")
+        before = [node.parameters() for node in fresh_nodes(config)]
+        sheafnet.simulate(config, run_dir=tmp_path / str(rate))
+        for index, name in enumerate("abcd"):
+            after = load_file(tmp_path / str(rate) / "parameters" / f"{name}.safetensors")
+            for key, value in after.items():
+                if key.startswith("restriction"):
+                    assert np.array_equal(value, before[index][key]) == stay
+
+
+def test_restriction_maps_start_as_asked(tiny: MakeConfig) -> None:
+    """Nodes b and d have two edges of d/2 each: together they fill the stalk."""
+    for start, apart in (("together", True), ("alone", False)):
+        node = fresh_nodes(tiny(f"training.restriction_start={start}"))[1]
+        first, second = (p.weight.detach() for p in node.restrictions)
+        assert (float((first @ second.T).abs().max()) < 1e-5) == apart

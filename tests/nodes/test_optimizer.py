@@ -96,3 +96,33 @@ def test_no_compiler_is_imported_for_a_step():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
     )
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_restriction_maps_have_a_rate_of_their_own(name):
+    training = TrainingConfig(optimizer=name, learning_rate=0.02, restriction_rate=0.25)
+    own, theirs = parameters(), parameters()
+    momentum = {"momentum": 0.9} if name == "sgd" else {}
+    groups = [{"params": theirs[:2]}, {"params": theirs[2:], "lr": 0.005}]
+    oracle = CLASSES[name](groups, lr=0.02, weight_decay=0.0, **momentum)
+    optimizer = Optimizer(own[:2], training, own[2:])
+    for step in range(12):
+        loss(own, step).backward()
+        optimizer.step()
+        oracle.zero_grad()
+        loss(theirs, step).backward()
+        oracle.step()
+        for mine, other in zip(own, theirs, strict=True):
+            assert torch.allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_at_rate_zero_restriction_maps_stay_and_their_gradient_counts():
+    first, second, third = parameters()
+    training = TrainingConfig(restriction_rate=0.0, weight_decay=0.1)
+    optimizer = Optimizer([first, second], training, [third])
+    before = [p.detach().clone() for p in (first, third)]
+    first.grad, third.grad = torch.ones(4, 3), torch.full((2, 2), 2.0)
+    assert optimizer.step() == pytest.approx(12 + 16)
+    assert not torch.equal(first, before[0])
+    assert torch.equal(third, before[1])
+    assert third.grad is None

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sheafnet.sheaf.maps import DualMap, RestrictionMap
+from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap, maps_apart
 
 torch.set_num_threads(1)
 
@@ -73,3 +73,34 @@ def test_a_dual_is_affine_and_learns_on_its_own():
     assert p.weight.grad is None
     assert q.offset.grad.tolist() == [4.0] * 3
     assert q.weight.grad.tolist() == [[4.0, 4.0]] * 3
+
+
+def apart(stalk: int, *dims: int, seed: int = 0) -> list[torch.Tensor]:
+    maps = maps_apart(stalk, dims, torch.Generator().manual_seed(seed))
+    return [p.weight.detach() for p in maps]
+
+
+@pytest.mark.parametrize(
+    ("stalk", "dims"), [(8, (4, 4)), (8, (3, 2, 3)), (64, (32, 32)), (5, (5,))]
+)
+def test_the_maps_of_a_node_start_orthonormal_together(stalk, dims):
+    whole = torch.cat(apart(stalk, *dims))
+    assert torch.allclose(whole @ whole.T, torch.eye(sum(dims)), atol=1e-5)
+
+
+def test_where_the_dimension_is_used_up_each_map_is_orthonormal_alone():
+    first, second, third, fourth = apart(8, 4, 3, 2, 8)
+    for p in (first, second, third, fourth):
+        assert torch.allclose(p @ p.T, torch.eye(len(p)), atol=1e-5)
+    assert torch.allclose(first @ second.T, torch.zeros(4, 3), atol=1e-5)
+    assert (first @ third.T).abs().max() > 1e-3  # of another basis
+    assert torch.equal(apart(8, 4, 3, 2, 8)[2], third)
+    assert not torch.equal(apart(8, 4, 3, 2, 8, seed=1)[0], first)
+
+
+def test_in_one_space_sections_cross_as_they_are():
+    identity = IdentityMap(3)
+    sections = torch.randn(4, 3)
+    assert identity(sections) is sections
+    assert list(identity.parameters()) == []
+    assert torch.equal(DualMap(identity)(sections), sections)
