@@ -10,7 +10,7 @@ A frame is a msgpack array of eleven elements, in this order::
     direction    0 tail to head, 1 head to tail
     dtype        of the payload
     rows         of the payload
-    mask         bin: the rows that are meant, a bit a row, or nil where all are; in an answer
+    mask         bin: the rows that are meant (`pack_mask`), or nil where all are; in an answer
                  the rows among those that were asked for, else among those of the batch
     payload      bin: rows x d_ij values, little-endian, C order
     checksum     CRC-32 of every byte before it, always in 5 bytes
@@ -178,23 +178,49 @@ def _flat(array: list[object]) -> list[object]:
 
 
 def pack_mask(mask: Mask) -> bytes:
-    """A row mask as bits, first row in the lowest bit of the first byte, without the zero bytes
-    at its end."""
-    return np.packbits(mask, bitorder="little").tobytes().rstrip(b"\0")
+    """A row mask in the shorter of two forms; of equally short ones, the first.
+
+    Bits, first row in the lowest bit of the first byte, without the zero bytes at the end. Or, for
+    few rows of many, the number of rows left out before each named one, in half bytes, high one
+    first: 15 stands for fifteen that are left out and more to come, and fills up the last byte;
+    then a zero byte, which the other form never ends in.
+    """
+    bits = np.packbits(mask, bitorder="little").tobytes().rstrip(b"\0")
+    halves: list[int] = []
+    before = -1
+    for row in np.flatnonzero(mask).tolist():
+        fifteens, rest = divmod(row - before - 1, 15)
+        halves += [15] * fifteens + [rest]
+        before = row
+        if len(halves) > 2 * len(bits):
+            return bits
+    halves += [15] * (len(halves) % 2)
+    pairs = zip(halves[::2], halves[1::2], strict=True)
+    gaps = bytes(high * 16 + low for high, low in pairs) + b"\0"
+    return gaps if len(gaps) < len(bits) else bits
 
 
 def unpack_mask(packed: bytes, length: int) -> Mask:
     """The row mask of `length` rows in `packed`.
 
     Raises:
-        FrameError: it is longer than `length` rows need, ends in a zero byte, or sets a bit beyond
-            the last row.
+        FrameError: it names a row beyond the last, or is not the form that `pack_mask` chooses.
     """
-    whole = (length + 7) // 8
-    if len(packed) > whole or packed.endswith(b"\0"):
+    if len(packed) > (length + 7) // 8:
         raise FrameError(f"a row mask of {len(packed)} bytes for {length} rows")
-    padded = np.frombuffer(packed.ljust(whole, b"\0"), dtype=np.uint8)
-    bits = np.unpackbits(padded, bitorder="little")
-    if bits[length:].any():
+    if packed.endswith(b"\0"):
+        rows, row = [], -1
+        for half in (half for byte in packed[:-1] for half in (byte >> 4, byte & 15)):
+            row += half if half == 15 else half + 1
+            if half < 15:
+                rows.append(row)
+    else:
+        bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
+        rows = np.flatnonzero(bits).tolist()
+    if rows and rows[-1] >= length:
         raise FrameError(f"a row mask that names rows beyond {length}")
-    return bits[:length].astype(np.bool_)
+    mask = np.zeros(length, dtype=np.bool_)
+    mask[rows] = True
+    if pack_mask(mask) != packed:
+        raise FrameError(f"a row mask of {len(packed)} bytes in another form than the shortest")
+    return mask

@@ -525,16 +525,60 @@ def test_random_and_mutated_bytes_raise_nothing_but_frame_errors():
 # Row masks
 
 
-@given(bits=st.lists(st.booleans(), max_size=100))
-def test_bit_k_of_a_mask_is_bit_k_mod_8_of_byte_k_div_8(bits):
-    packed = pack_mask(np.array(bits, dtype=np.bool_))
-    named = [k for k, bit in enumerate(bits) if bit]
-    assert len(packed) == (named[-1] // 8 + 1 if named else 0)
-    whole = int.from_bytes(packed, "little")
-    assert whole == sum(1 << k for k, bit in enumerate(bits) if bit)
-    unpacked = unpack_mask(packed, len(bits))
+def mask_of(length: int, *rows: int) -> np.ndarray:
+    bits = np.zeros(length, dtype=np.bool_)
+    bits[list(rows)] = True
+    return bits
+
+
+@given(bits=st.lists(st.booleans(), max_size=300), sparse=st.integers(1, 40))
+def test_a_mask_comes_back_and_takes_no_more_than_a_bit_a_row(bits, sparse):
+    mask = np.array(bits, dtype=np.bool_)
+    mask[np.arange(len(mask)) % sparse != 0] = False
+    packed = pack_mask(mask)
+    assert len(packed) <= -(-len(mask) // 8)
+    unpacked = unpack_mask(packed, len(mask))
     assert unpacked.dtype == np.bool_
-    assert unpacked.tolist() == bits
+    assert unpacked.tolist() == mask.tolist()
+
+
+@given(bits=st.lists(st.booleans(), max_size=16))
+def test_bit_k_of_a_short_mask_is_bit_k_mod_8_of_byte_k_div_8(bits):
+    whole = int.from_bytes(pack_mask(np.array(bits, dtype=np.bool_)), "little")
+    assert whole == sum(1 << k for k, bit in enumerate(bits) if bit)
+
+
+@pytest.mark.parametrize(
+    ("mask", "packed"),
+    [
+        (mask_of(128), ""),
+        (mask_of(128, 0, 3, 9), "09 02"),
+        # Left out before each row: 20 = 15 + 5, then 14; 15 fills up. Bits would take 5 bytes.
+        (mask_of(128, 20, 35), "f5 ef 00"),
+        # 100 = 6 x 15 + 10
+        (mask_of(128, 100), "ff ff ff af 00"),
+        # 15 = 15 + 0, 15 = 15 + 0, 2
+        (mask_of(128, 15, 31, 34), "f0 f0 2f 00"),
+        # As long as the bits: the bits.
+        (mask_of(24, 16, 17), "00 00 03"),
+        (mask_of(16, *range(16)), "ff ff"),
+    ],
+)
+def test_masks_by_hand(mask, packed):
+    assert pack_mask(mask).hex(" ") == packed
+    assert unpack_mask(bytes.fromhex(packed), len(mask)).tolist() == mask.tolist()
+
+
+@given(packed=st.binary(max_size=16), zero=st.booleans(), length=st.integers(0, 128))
+def test_every_mask_has_one_form(packed, zero, length):
+    """Whatever bytes are accepted are those that the mask they name is packed into."""
+    packed += b"\0" * zero
+    try:
+        mask = unpack_mask(packed, length)
+    except FrameError:
+        return
+    assert len(mask) == length
+    assert pack_mask(mask) == packed
 
 
 @pytest.mark.parametrize(
