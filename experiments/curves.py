@@ -24,13 +24,18 @@ STYLES = ("-", "--", "-.", ":")
 
 
 def points(folder: Path) -> dict[str, dict[str, dict[int, list[float]]]]:
-    """By method and figure: the values of all seeds after each number of rounds."""
+    """By contender and figure: the values of all seeds after each number of rounds.
+
+    Of the runs that the comparison printed, not of others that its folder may hold.
+    """
     found: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )
-    for path in sorted((folder / "cells").glob("*.json")):
-        cell = json.loads(path.read_text(encoding="utf-8"))
-        method = found[cell["config"]["method"]["name"]]
+    contenders = json.loads((folder / "compare.json").read_text(encoding="utf-8"))["contenders"]
+    runs = [(label, key) for label, contender in contenders.items() for key in contender["cells"]]
+    for label, key in runs:
+        cell = json.loads((folder / "cells" / f"{key}.json").read_text(encoding="utf-8"))
+        method = found[label]
         for line in cell["training"]:
             for name in ("energy", "gradient_norm", "contrastive"):
                 if line[name] is not None:
@@ -47,7 +52,7 @@ def plot(folder: Path, path: Path) -> None:
     methods = points(folder)
     figure, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, constrained_layout=True)
     for panel, (name, label, scale) in zip(axes.flat, PANELS, strict=True):
-        for k, (method, figures) in enumerate(sorted(methods.items(), reverse=True)):
+        for k, (method, figures) in enumerate(methods.items()):
             at = sorted(figures[name])
             if not at:
                 continue

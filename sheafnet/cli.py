@@ -108,7 +108,7 @@ def _simulate(
         "run.nodes_per_actor": nodes_per_actor,
     }
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    config = load_config(topology, [*_chosen(method), *(overrides or ()), *given])
+    config = load_config(topology, [*_chosen(method, overrides), *given])
     with _progress(output) as (on_start, on_progress):
         result = simulate(config, run_dir=run_dir, on_start=on_start, on_progress=on_progress)
     if output is Format.json:
@@ -124,7 +124,7 @@ def validate(
     overrides: SetOption = None,
 ) -> None:
     """Check a topology file and say what it describes."""
-    plan = Plan.open(load_config(file, [*_chosen(method), *(overrides or ())]))
+    plan = Plan.open(load_config(file, _chosen(method, overrides)))
     topology, config = plan.topology, plan.config
     degrees = sorted({len(topology.incident(node.index)) for node in topology.nodes})
     dims = sorted({edge.dim for edge in topology.edges})
@@ -253,9 +253,17 @@ def show(
     typer.echo(json.dumps(figures if figures is not None else directory.about(), indent=2))
 
 
-def _chosen(method: str | None) -> list[str]:
-    """``--method`` as an override that the others can refine."""
-    return [] if method is None else [f"method={method}"]
+def _chosen(method: str | None, overrides: Sequence[str] | None) -> list[str]:
+    """``--method`` as an override, before those that refine it."""
+    given = list(overrides or ())
+    if method is None:
+        return given
+    for override in given:
+        if override.partition("=")[0] in {"method", "method.name"}:
+            raise ConfigError(
+                f"--set {override}: --method {method} is given too; drop one of them."
+            )
+    return [f"method={method}", *given]
 
 
 StudyOption = Annotated[
@@ -472,13 +480,13 @@ def _cells(progress: StudyProgress) -> str:
 
 def _figures(progress: Progress) -> str:
     parts = [f"{progress.bytes_total / 1e6:.1f} MB"]
-    if progress.phase == "train" and progress.loss is not None and progress.energy is not None:
-        parts = [
-            f"loss {progress.loss:.3g}",
-            f"contrast {progress.contrastive or 0.0:.3g}",
-            f"energy {progress.energy:.3g}",
-            *parts,
-        ]
+    if progress.phase == "train":
+        losses = {
+            "loss": progress.loss,
+            "contrast": progress.contrastive,
+            "energy": progress.energy,
+        }
+        parts = [f"{name} {v:.3g}" for name, v in losses.items() if v is not None] + parts
     return "  ".join(parts)
 
 

@@ -30,6 +30,11 @@ Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 EstimatorName = Literal["mean", "ridge", "zero", "train-mean"]
 MethodName = Literal["sheafalign", "imagebind", "all-pairs", "local", "concat-supervised"]
 
+CENTRED: tuple[MethodName, ...] = ("imagebind", "concat-supervised")
+"""Methods with a hub."""
+SINGLE_SPACE: tuple[MethodName, ...] = ("imagebind", "all-pairs")
+"""Methods that send sections as they are, in one space for all."""
+
 
 def _comparison_dim(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     try:
@@ -97,8 +102,8 @@ class MethodConfig(Model):
 
     @model_validator(mode="after")
     def _hub_is_of_a_centred_method(self) -> Self:
-        if self.hub is not None and self.name not in {"imagebind", "concat-supervised"}:
-            raise ValueError(f"{self.name} has no hub; imagebind and concat-supervised have one")
+        if self.hub is not None and self.name not in CENTRED:
+            raise ValueError(f"{self.name} has no hub; {' and '.join(CENTRED)} have one")
         return self
 
 

@@ -24,15 +24,16 @@ et al. 2021) on every edge.
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sheafnet.config import Config, MethodName
+from sheafnet.config import CENTRED, SINGLE_SPACE, Config, MethodName
 from sheafnet.topology import Edge, Topology
 from sheafnet.validation import nearest
 
 CALIBRATION = 50
 """Batches to which the moments of an edge that does not train are fitted; it is also about how
 many batches the moments of all other edges remember."""
-LARGEST_FUSION = 4096
-"""Most dimensions that concat-supervised joins: it keeps the second moments of all of them."""
+LARGEST_FUSION = 1024
+"""Most dimensions that concat-supervised joins: it solves for the missing ones of all of them, once
+for every pattern of what is there."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class Method:
                 more is to be joined at one place than fits.
         """
         name = config.method.name
-        if name in {"all-pairs", "imagebind"}:
+        if name in SINGLE_SPACE:
             topology = _in_one_space(config, topology)
         network, hub = topology, None
-        if name in {"imagebind", "concat-supervised"}:
+        if name in CENTRED:
             hub = _hub(config, topology)
             network = _with_hub(topology, hub)
         if name == "concat-supervised":
@@ -73,14 +74,9 @@ class Method:
         return cls(name, topology, network, hub, config.training.rounds)
 
     @property
-    def single_space(self) -> bool:
-        """Whether sections themselves cross, all in one space: restriction maps are identities."""
-        return self.name in {"all-pairs", "imagebind"}
-
-    @property
     def aligns(self) -> bool:
         """Whether neighbours can compare and replace what they send: they meet in a space."""
-        return self.name in {"sheafalign", "all-pairs", "imagebind"}
+        return self.name == "sheafalign" or self.name in SINGLE_SPACE
 
     @property
     def fuses(self) -> bool:

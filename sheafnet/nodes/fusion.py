@@ -100,7 +100,9 @@ def evaluate_fused(node: Node, round_: int, records: list[EvaluationRecord]) -> 
         elif arrived is not None:
             joined[:, here] = torch.from_numpy(arrived.array)
     right = node.fused.correct(joined, node.fused.labels(split, events))
-    records.append(EvaluationRecord(round_, scores, probe, float(right.float().mean())))
+    whole = len(mail) == len(node.fused.dims) - 1
+    accuracy = float(right.float().mean()) if whole else None
+    records.append(EvaluationRecord(round_, scores, probe, accuracy))
 
 
 def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Program:

@@ -15,7 +15,7 @@ from sheafnet.network.frame import Phase
 from sheafnet.network.ledger import Account, Line
 from sheafnet.nodes.events import evaluation_points
 from sheafnet.runtime.diagnosis import Watch, contrasted, diagnose_run
-from sheafnet.runtime.figures import Costs, spectrum_of, summarize
+from sheafnet.runtime.figures import Costs, has_spectrum, spectrum_of, summarize
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.measurements import Measurements, number
 from sheafnet.runtime.plan import Plan, Stretch
@@ -146,7 +146,9 @@ class Coordinator:
 
     def _standing(self, evaluation: int) -> Mapping[str, Any]:
         """How far training has come and what it has cost when an evaluation takes place."""
-        spectrum = spectrum_of(self._plan, self._pool.parameters())
+        spectrum = None
+        if has_spectrum(self._plan):
+            spectrum = spectrum_of(self._plan, self._pool.parameters())
         return {
             "after": evaluation_points(self._plan.config)[evaluation],
             "train_bytes": sum(

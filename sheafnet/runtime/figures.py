@@ -1,7 +1,7 @@
 """From what was measured and counted to the figures of the summary."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -12,7 +12,13 @@ from sheafnet.network.frame import Phase
 from sheafnet.network.ledger import Account, Count
 from sheafnet.nodes.events import gallery_size
 from sheafnet.nodes.records import EdgeScores, EvaluationRecord
-from sheafnet.runtime.measurements import Measurements, inference_totals, mean, number
+from sheafnet.runtime.measurements import (
+    Measurements,
+    inference_totals,
+    mean,
+    mean_known,
+    number,
+)
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.pool import Parameters
 from sheafnet.runtime.summary import (
@@ -161,15 +167,15 @@ def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment
         )
     nodes = list(per_node.values())
     return Alignment(
-        recall_at_1=_mean_known(e.recall_at_1 for e in per_edge.values()),
-        recall_at_5=_mean_known(e.recall_at_5 for e in per_edge.values()),
-        recall_at_10=_mean_known(e.recall_at_10 for e in per_edge.values()),
-        zero_shot_accuracy=_mean_known(n.zero_shot_accuracy for n in nodes),
+        recall_at_1=mean_known(e.recall_at_1 for e in per_edge.values()),
+        recall_at_5=mean_known(e.recall_at_5 for e in per_edge.values()),
+        recall_at_10=mean_known(e.recall_at_10 for e in per_edge.values()),
+        zero_shot_accuracy=mean_known(n.zero_shot_accuracy for n in nodes),
         few_shot_accuracy={
-            str(k): _mean_known(n.few_shot_accuracy[str(k)] for n in nodes) for k in shots
+            str(k): mean_known(n.few_shot_accuracy[str(k)] for n in nodes) for k in shots
         },
-        probe_accuracy=_mean_known(node.probe_accuracy for node in nodes),
-        fused_accuracy=_mean_known(record.fused for record in records.values()),
+        probe_accuracy=mean_known(node.probe_accuracy for node in nodes),
+        fused_accuracy=mean_known(record.fused for record in records.values()),
         gallery=gallery,
         chance=Chance(
             recall_at_1=1 / gallery,
@@ -184,11 +190,9 @@ def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment
 
 def _mean_scores(scores: Sequence[EdgeScores], shots: Sequence[int]) -> dict[str, Any]:
     return {
-        **{f"recall_at_{k}": _mean_known(s.recall.get(k) for s in scores) for k in (1, 5, 10)},
-        "zero_shot_accuracy": _mean_known(s.zero_shot for s in scores),
-        "few_shot_accuracy": {
-            str(k): _mean_known(s.few_shot.get(k) for s in scores) for k in shots
-        },
+        **{f"recall_at_{k}": mean_known(s.recall.get(k) for s in scores) for k in (1, 5, 10)},
+        "zero_shot_accuracy": mean_known(s.zero_shot for s in scores),
+        "few_shot_accuracy": {str(k): mean_known(s.few_shot.get(k) for s in scores) for k in shots},
     }
 
 
@@ -201,8 +205,8 @@ def _missing(plan: Plan, measured: Measurements) -> Missing:
     judged = [node for node in per_node.values() if node.missing]
     estimators = {
         name: Estimate(
-            nmse=_mean_known(node.estimators[name].nmse for node in judged),
-            accuracy=_mean_known(node.estimators[name].accuracy for node in judged),
+            nmse=mean_known(node.estimators[name].nmse for node in judged),
+            accuracy=mean_known(node.estimators[name].accuracy for node in judged),
         )
         for name in get_args(EstimatorName)
     }
@@ -213,19 +217,14 @@ def _missing(plan: Plan, measured: Measurements) -> Missing:
         accuracy=used.accuracy,
         missing=sum(node.missing for node in judged),
         unanswered=sum(node.unanswered for node in judged),
-        accuracy_all_present=_mean_known(node.accuracy_all_present for node in judged),
+        accuracy_all_present=mean_known(node.accuracy_all_present for node in judged),
         estimators=estimators,
         per_node=per_node,
     )
 
 
-def _mean_known(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return mean(found) if found else None
-
-
 def _sheaf(plan: Plan, measured: Measurements, parameters: Parameters) -> SheafFigures:
-    spectrum = spectrum_of(plan, parameters)
+    spectrum = spectrum_of(plan, parameters) if has_spectrum(plan) else None
     return SheafFigures(
         stalk_dimension=_stalk_dimension(plan),
         global_sections=spectrum.global_sections if spectrum else None,
@@ -234,14 +233,17 @@ def _sheaf(plan: Plan, measured: Measurements, parameters: Parameters) -> SheafF
     )
 
 
-def spectrum_of(plan: Plan, parameters: Parameters) -> Spectrum | None:
-    """The spectrum of the sheaf that `parameters` make; None of none or of a very large one.
+def has_spectrum(plan: Plan) -> bool:
+    """Whether the method makes a sheaf, and one that is small enough to diagonalize."""
+    return plan.method.aligns and _stalk_dimension(plan) <= _DENSE_LIMIT
+
+
+def spectrum_of(plan: Plan, parameters: Parameters) -> Spectrum:
+    """The spectrum of the sheaf that `parameters` make.
 
     A single space is the constant sheaf: its restriction maps are identities.
     """
     topology = plan.topology
-    if not plan.method.aligns or _stalk_dimension(plan) > _DENSE_LIMIT:
-        return None
     maps = {}
     for node in topology.nodes:
         for edge in topology.incident(node.index):

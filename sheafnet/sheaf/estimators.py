@@ -22,6 +22,10 @@ AffineMap = tuple[Tensor, Tensor]
 ESTIMATORS: tuple[EstimatorName, ...] = get_args(EstimatorName)
 
 
+_KEPT = 64
+"""Closed forms that are kept at once; a node of few neighbours needs no more."""
+
+
 class Moments:
     """Exponentially weighted second moments of a node's section and what its neighbours sent.
 
@@ -87,6 +91,8 @@ class Moments:
             weight (d_i, sum of d_ij) and offset (d_i,), float32.
         """
         asked = (tuple(answered), strength)
+        if len(self._solved) >= _KEPT:
+            self._solved.clear()
         if asked not in self._solved:
             self._solved[asked] = self._ridge(answered, strength)
         return self._solved[asked]

@@ -62,38 +62,42 @@ def open_base(topology: str | Path, overrides: Sequence[str]) -> Config:
     return base
 
 
+def curve_overrides(base: Config) -> tuple[str, ...]:
+    """About ten evaluations in the training of `base`, unless it says how often itself.
+
+    The same for all runs of a comparison, whatever their rounds: the bytes to a quality are read
+    off these evaluations.
+    """
+    if "every" in base.evaluation.model_fields_set:
+        return ()
+    return (f"evaluation.every={max(1, -(-base.training.rounds // CURVE_EVALUATIONS))}",)
+
+
 def seeds_from(base: Config, count: int) -> tuple[int, ...]:
     """`count` seeds that count up from ``run.seed``.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or they would pass the largest one.
     """
     if count < 1:
         raise ConfigError(f"seeds = {count}: a study takes at least one.")
+    if base.run.seed + count > 2**63:
+        raise ConfigError(f"run.seed = {base.run.seed}: {count} seeds from there pass 2^63 - 1.")
     return tuple(range(base.run.seed, base.run.seed + count))
 
 
-def read_cells(
-    topology: str | Path, overrides: Sequence[str], seeds: Sequence[int], *, curve: bool = False
-) -> list[Cell]:
+def read_cells(topology: str | Path, overrides: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """A cell for every seed of the run at `topology` under `overrides`.
 
     Args:
         topology: the YAML.
         overrides: on top of it.
         seeds: of the cells.
-        curve: evaluate about ten times in training, unless the configuration says how often.
 
     Raises:
         ConfigError: file or override is wrong.
     """
-    config = load_config(topology, [*overrides, *LOCAL])
-    asked = "every" in config.evaluation.model_fields_set
-    if curve and not asked:
-        every = max(1, -(-config.training.rounds // CURVE_EVALUATIONS))
-        overrides = (*overrides, f"evaluation.every={every}")
-        config = load_config(topology, [*overrides, *LOCAL])
-    config = with_absolute_paths(config)
+    config = with_absolute_paths(load_config(topology, [*overrides, *LOCAL]))
     return [
         Cell(
             config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}),

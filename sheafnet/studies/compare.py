@@ -7,7 +7,14 @@ from typing import Any
 
 from sheafnet.config import Config
 from sheafnet.errors import ConfigError
-from sheafnet.studies.cells import Cell, CellResult, open_base, read_cells, seeds_from
+from sheafnet.studies.cells import (
+    Cell,
+    CellResult,
+    curve_overrides,
+    open_base,
+    read_cells,
+    seeds_from,
+)
 from sheafnet.studies.contenders import METHODS, Contender, read_contenders
 from sheafnet.studies.figures import Figure, Spread, apart, difference, figures_of, headline
 from sheafnet.studies.folder import StudyFolder, default_folder
@@ -49,10 +56,17 @@ class Comparison:
     folder: Path
 
     def differences(self, name: str) -> Iterator[tuple[float | None, bool | None]]:
-        """Of every contender but the first: percent from the first, and whether spreads part."""
+        """Of every contender but the first: percent from the first, and whether spreads part.
+
+        None where both do not measure the same thing.
+        """
         reference, *others = (standing.figures[name] for standing in self.standings)
-        for spread in others:
-            yield difference(spread, reference), apart(spread, reference)
+        fuses = [s.contender.method == "concat-supervised" for s in self.standings]
+        for spread, other in zip(others, fuses[1:], strict=True):
+            if name.startswith("missing_accuracy") and other is not fuses[0]:
+                yield None, None  # of a classifier of all sections here, of one section there
+            else:
+                yield difference(spread, reference), apart(spread, reference)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -226,11 +240,12 @@ class _Matches:
     def settings(self, contender: Contender, choice: Choice | None) -> tuple[str, ...]:
         """The overrides of a contender's runs on the test split."""
         chosen = (*choice.overrides, "evaluation.split=test") if choice else ()
-        return (*self.overrides, *contender.overrides(self.base), *chosen)
+        own = contender.overrides(self.base)
+        return (*self.overrides, *own, *chosen, *curve_overrides(self.base))
 
     def cells(self, contender: Contender, choice: Choice | None) -> list[Cell]:
         """The runs of a contender on the test split."""
-        return read_cells(self.topology, self.settings(contender, choice), self.seeds, curve=True)
+        return read_cells(self.topology, self.settings(contender, choice), self.seeds)
 
 
 def _spreads(figures: Mapping[str, Figure], results: Sequence[CellResult]) -> dict[str, Spread]:

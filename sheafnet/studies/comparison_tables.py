@@ -14,6 +14,7 @@ from rich.text import Text
 from sheafnet.studies.compare import Comparison, Standing
 from sheafnet.studies.figures import Figure, Spread, of_seeds
 from sheafnet.studies.folder import write
+from sheafnet.studies.keys import Axis
 from sheafnet.studies.tuning import BALANCE
 
 UNPRINTED = {"missing_nmse_train_mean", "missing_accuracy_train_mean", "inference_bytes"}
@@ -130,17 +131,25 @@ def notes(comparison: Comparison) -> Iterator[str]:
     if comparison.tuning:
         seeds = ", ".join(map(str, comparison.tuning.seeds))
         yield f"Chosen on validation events, seed {seeds}:"
-        yield from (f"  {_chosen(standing)}" for standing in comparison.standings)
+        axes = comparison.tuning.axes
+        yield from (f"  {_chosen(standing, axes)}" for standing in comparison.standings)
 
 
-def _chosen(standing: Standing) -> str:
+def _chosen(standing: Standing, axes: Sequence[Axis]) -> str:
     choice = standing.choice
     if choice is None:
         return f"{standing.contender.label}: nothing, as no run of its grid finished"
     by = "recall@1 and zero-shot" if choice.figure == BALANCE else choice.figure
+    outermost = [
+        axis.key
+        for axis in axes
+        if len(axis.overrides) > 2
+        and {axis.overrides[0], axis.overrides[-1]} & set(choice.overrides)
+    ]
+    edge = f"; at the edge of the grid: {', '.join(outermost)}" if outermost else ""
     return (
         f"{standing.contender.label}: {', '.join(choice.overrides)} "
-        f"({by}: {choice.best.value:.3f}, best of {len(choice.candidates)})"
+        f"({by}: {choice.best.value:.3f}, best of {len(choice.candidates)}{edge})"
     )
 
 

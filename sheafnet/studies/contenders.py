@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import get_args
 
-from sheafnet.config import Config, MethodName
+from sheafnet.config import CENTRED, Config, MethodName
 from sheafnet.errors import ConfigError
 from sheafnet.studies.keys import refuse_run, resolve_key, split_values
 from sheafnet.validation import nearest
@@ -29,10 +29,12 @@ class Contender:
         return {setting.partition("=")[0] for setting in self.settings}
 
     def overrides(self, base: Config) -> tuple[str, ...]:
-        """Everything to be set on top of `base`, which keeps the options of its own method."""
+        """What to set on top of `base`, whose hub holds for every method that has one."""
         if base.method.name == self.method:
             return self.settings
-        return (f"method={self.method}", *self.settings)
+        hub = base.method.hub if self.method in CENTRED else None
+        kept = () if hub is None else (f"method.hub={hub}",)
+        return (f"method={self.method}", *kept, *self.settings)
 
 
 def read_contenders(given: str) -> tuple[Contender, ...]:

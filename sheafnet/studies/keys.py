@@ -38,6 +38,12 @@ class Axis:
         """An override for each value."""
         return tuple(f"{self.key}={text}" for text in self.texts)
 
+    def name(self, axes: "Sequence[Axis]") -> str:
+        """The last word of the key, or all of it where another of `axes` ends in the same."""
+        last = self.key.rpartition(".")[2]
+        alike = [axis for axis in axes if axis.key.rpartition(".")[2] == last]
+        return last if len(alike) < 2 else self.key
+
 
 def known_keys() -> tuple[str, ...]:
     """Every dotted key of a configuration, options of all data sets and encoders included.

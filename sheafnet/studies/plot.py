@@ -48,7 +48,7 @@ def write_plot(sweep: Sweep, path: Path) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
-        others = ", ".join(axis.key.rpartition(".")[2] for axis in sweep.axes[1:])
+        others = ", ".join(axis.name(sweep.axes) for axis in sweep.axes[1:])
         axes.legend(
             title=f"beside the marks:\n{others}" if others and _named(sweep) else None,
             title_fontsize=8,
@@ -92,7 +92,7 @@ def _points(axes: "Axes", sweep: Sweep, scale: float) -> None:
         if place is None:
             continue
         index = first.texts.index(point.texts[0])
-        label = f"{first.key.rpartition('.')[2]} {point.texts[0]}"
+        label = f"{first.name(sweep.axes)} {point.texts[0]}"
         across = point.spread(sweep.cost).deviation
         axes.errorbar(
             *place,

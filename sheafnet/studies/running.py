@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from sheafnet.errors import ActorError, Interrupted
+from sheafnet.errors import ActorError, ConfigError, Interrupted
 from sheafnet.runtime.plan import Plan
 from sheafnet.studies.cells import Cell, CellResult
 from sheafnet.studies.folder import StudyFolder
@@ -81,6 +81,8 @@ class CellRunner:
         on_progress: OnStudyProgress | None = None,
     ) -> None:
         self._folder = folder
+        if workers is not None and workers < 1:
+            raise ConfigError(f"workers = {workers}: a study takes at least one.")
         self._workers = workers or usable_cores()
         self._on_progress = on_progress or (lambda _: None)
 

@@ -108,15 +108,18 @@ def sweep(
     if not over:
         raise ConfigError("--over: name at least one key, as in --over comparison_dim=0.25,0.5")
     axes = read_axes(over, "--over")
+    _refuse_wiped(axes, overrides)
     used = seeds_from(base, seeds)
     cells = {
-        combination: read_cells(topology, (*overrides, *combination), used)
+        combination: read_cells(topology, (*overrides, *_whole_first(combination)), used)
         for combination in itertools.product(*(axis.overrides for axis in axes))
     }
     figures = figures_of(base)
     for some in cells.values():
         figures |= figures_of(some[0].config)
     chosen = figure_named(quality, figures, "--quality"), figure_named(cost, figures, "--cost")
+    if chosen[1].better == "higher":
+        raise ConfigError(f"--cost {cost}: more of it is better; a cost is one of bytes or errors.")
     folder = StudyFolder(study if study is not None else default_folder(base.name))
     runner = CellRunner(folder, workers, on_progress)
     found = runner([cell for some in cells.values() for cell in some], "sweep")
@@ -136,6 +139,26 @@ def sweep(
         failures=tuple(o for o in found.values() if isinstance(o, Failure)),
         folder=folder.path,
     )
+
+
+def _whole_first(overrides: Sequence[str]) -> list[str]:
+    """`overrides` so that a mapping as a whole is set before single keys of it."""
+    return sorted(overrides, key=lambda override: override.partition("=")[0].count("."))
+
+
+def _refuse_wiped(axes: Sequence[Axis], overrides: Sequence[str]) -> None:
+    """Refuse to sweep over a mapping as a whole of which ``--set`` sets a key.
+
+    Raises:
+        ConfigError: the swept value would wipe that key out.
+    """
+    for override in overrides:
+        for axis in axes:
+            if override.startswith(f"{axis.key}."):
+                raise ConfigError(
+                    f"--over {axis.key}: sets all of it anew, and so undoes --set {override}. "
+                    "Name the key in --over, or leave it out."
+                )
 
 
 def _runs(

@@ -81,7 +81,7 @@ def print_sweep(console: Console, sweep: Sweep) -> None:
         if name in sweep.figures and name not in {sweep.quality.name, sweep.cost.name}
     ]
     figures = [sweep.quality, sweep.cost, *beside]
-    names = [axis.key.rpartition(".")[2] for axis in sweep.axes]
+    names = [axis.name(sweep.axes) for axis in sweep.axes]
     rows = []
     for index, point in enumerate(sweep.points):
         shown = [point.spread(figure).show(figure) for figure in figures]

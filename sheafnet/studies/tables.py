@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sheafnet.config import Config
-from sheafnet.errors import RunDirectoryError
+from sheafnet.errors import ConfigError, RunDirectoryError
 from sheafnet.method import Method
 from sheafnet.network.frame import PHASES
 from sheafnet.runtime.diagnosis import contrasted, diagnose_training
@@ -180,9 +180,13 @@ def _partial_tables(directory: RunDirectory) -> Iterable[RenderableType]:
             f"Last logged training round: {last['round']}, loss {_number(last['loss'], 3)}, "
             f"energy {_number(last['energy'], 3)}"
         )
-    checked = check_model(Config, config, source=str(directory.path / "config.yaml"))
-    method = Method.open(checked, build_topology(checked))
-    yield _diagnosis(diagnose_training(lines, contrasted(method), checked))
+    try:
+        checked = check_model(Config, config, source=str(directory.path / "config.yaml"))
+        method = Method.open(checked, build_topology(checked))
+    except ConfigError:
+        yield Text("Diagnosis: none; its config.yaml is of another version.")
+    else:
+        yield _diagnosis(diagnose_training(lines, contrasted(method), checked))
 
 
 def _diagnosis(findings: Sequence[Finding]) -> Text:

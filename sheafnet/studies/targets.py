@@ -51,6 +51,11 @@ def default_targets(results: Sequence[CellResult]) -> tuple[Target, ...]:
     return tuple(Target("recall_at_1", share * min(finals)) for share in SHARES) if finals else ()
 
 
+def at_once(target: Target, curve: Sequence[Evaluation]) -> bool:
+    """Whether the very first evaluation reached `target`, so that fewer bytes may do."""
+    return bool(curve) and bytes_to(target, curve[:1]) is not None
+
+
 def bytes_to(target: Target, curve: Sequence[Evaluation]) -> int | None:
     """Bytes that training had sent at the first evaluation that reached `target`; None if none."""
     for evaluation in curve:
@@ -69,6 +74,8 @@ class Reached:
     """Runs that measured the figure."""
     cost: Spread
     """Bytes, of the runs that reached the target."""
+    at_most: bool
+    """Whether a run reached it at its first evaluation, so that it may have taken fewer."""
 
     @classmethod
     def of(cls, target: Target, results: Sequence[CellResult]) -> "Reached":
@@ -78,7 +85,8 @@ class Reached:
             for r in results
             if any(e.figures.get(target.figure) is not None for e in r.evaluations)
         ]
-        return cls(target, len(curves), Spread.of(bytes_to(target, curve) for curve in curves))
+        cost = Spread.of(bytes_to(target, curve) for curve in curves)
+        return cls(target, len(curves), cost, any(at_once(target, curve) for curve in curves))
 
     def show(self) -> str:
         """For a table: how many runs got there is said if not all did."""
@@ -88,6 +96,7 @@ class Reached:
         if mean is None:
             return "never"
         text = scaled(mean) if not deviation else f"{scaled(mean)} ± {scaled(deviation)}"
+        text = f"≤ {text}" if self.at_most else text
         reached = len(self.cost.values)
         return text if reached == self.runs else f"{text} ({reached} of {self.runs})"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sheafnet.config import Config
 from sheafnet.errors import ConfigError
-from sheafnet.studies.cells import Cell, CellResult, read_cells
+from sheafnet.studies.cells import Cell, CellResult, curve_overrides, read_cells
 from sheafnet.studies.contenders import HUB_METHODS, Contender
 from sheafnet.studies.figures import Figure, figure_named, headline, mean_of
 from sheafnet.studies.keys import Axis, read_axes
@@ -23,7 +23,7 @@ FIRST_SEED = 1_000_000
 """Seeds of tuning begin here, far above those of the test."""
 BALANCE = "mean of recall_at_1 and zero_shot_accuracy"
 """What is selected by unless a figure is named."""
-INSTEAD = ("probe_accuracy", "fused_accuracy")
+INSTEAD = ("fused_accuracy", "probe_accuracy")
 """What is selected by for methods that do not measure that."""
 
 
@@ -74,6 +74,8 @@ def read_tuning(
     for axis in axes:
         if axis.key in {"evaluation.split", "method", "method.name", "method.hub"}:
             raise ConfigError(f"--grid {axis.key}: is not for tuning; see --methods.")
+    if seeds < 1:
+        raise ConfigError(f"tune_seeds = {seeds}: tuning takes at least one.")
     figure = None if select is None else figure_named(select, figures, "--select")
     return Tuning(axes, figure, tuple(range(FIRST_SEED, FIRST_SEED + seeds)))
 
@@ -106,12 +108,8 @@ class Tuner:
     def cells(self, contender: Contender, point: Sequence[str]) -> list[Cell]:
         """The runs of a point of the grid, one a seed, judged on validation events."""
         overrides = (*self._overrides, *contender.overrides(self._base), *point)
-        return read_cells(
-            self._topology,
-            (*overrides, "evaluation.split=validation"),
-            self._tuning.seeds,
-            curve=True,
-        )
+        overrides = (*overrides, "evaluation.split=validation", *curve_overrides(self._base))
+        return read_cells(self._topology, overrides, self._tuning.seeds)
 
     def points(self, contender: Contender) -> list[tuple[str, ...]]:
         """The grid, without the keys that the contender sets itself."""
@@ -120,7 +118,8 @@ class Tuner:
 
     def hubs(self, contender: Contender, point: tuple[str, ...]) -> list[tuple[str, ...]]:
         """`point` with every node as the hub in turn; nothing where there is no choice."""
-        if contender.method not in HUB_METHODS or "method.hub" in contender.keys:
+        chosen = self._base.method.hub is not None or "method.hub" in contender.keys
+        if contender.method not in HUB_METHODS or chosen:
             return []
         nodes = build_topology(self.cells(contender, point)[0].config).nodes
         return [(*point, f"method.hub={node.id}") for node in nodes]

@@ -183,6 +183,8 @@ def test_learned_dual_maps_lag_on_the_ring(tmp_path: Path) -> None:
     found = run(
         tmp_path,
         "training.rounds=200",
+        "training.sheaf_weight=1",
+        "training.restriction_rate=1",
         "inference.dual_map=learned",
         "inference.estimator=mean",
     )

@@ -8,7 +8,14 @@ import pytest
 import sheafnet
 from sheafnet.errors import ConfigError, StudyError
 from sheafnet.studies import cells as module
-from sheafnet.studies.cells import Cell, collect, open_base, read_cells, seeds_from
+from sheafnet.studies.cells import (
+    Cell,
+    collect,
+    curve_overrides,
+    open_base,
+    read_cells,
+    seeds_from,
+)
 from sheafnet.studies.folder import StudyFolder, write
 from tests.studies.conftest import Pretend
 
@@ -59,8 +66,11 @@ def test_a_cluster_in_the_topology_is_left_alone(network: Path) -> None:
 def test_about_ten_evaluations_unless_it_is_said(
     network: Path, given: tuple[str, ...], every: int | None
 ) -> None:
-    assert read_cells(network, given, [0], curve=True)[0].config.evaluation.every == every
-    assert read_cells(network, ("training.rounds=40",), [0])[0].config.evaluation.every is None
+    common = (*given, *curve_overrides(open_base(network, given)))
+    assert read_cells(network, common, [0])[0].config.evaluation.every == every
+    # Whatever rounds a contender has of its own, it is looked at as often as the others.
+    other = (*common, "training.rounds=7")
+    assert read_cells(network, other, [0])[0].config.evaluation.every == every
 
 
 def test_what_is_kept_of_a_run(
