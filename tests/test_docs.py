@@ -50,6 +50,7 @@ DOCS = ROOT / "docs"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "NOTICES.md")),
     *sorted(DOCS.glob("*.md")),
+    ROOT / "experiments" / "RESULTS.md",
 ]
 
 SECTIONS: dict[str, type[Model]] = {
@@ -393,7 +394,7 @@ def test_commands_of_the_readme_parse(words: list[str]) -> None:
 
 def test_make_targets_of_the_documentation_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):.*##", makefile, re.M))
+    targets = set(re.findall(r"^([a-z-]+):.*##", makefile, re.M))
     used = [words[1:] for words in shell_lines() if words[0] == "make"]
     assert used
     for words in used:

@@ -340,3 +340,37 @@ def test_an_encoder_that_cannot_be_is_refused():
 
 def test_a_graph_that_cannot_be_is_refused():
     assert refusal(graph={"generator": "ring", "nodes": 2}).startswith("t: graph.nodes = 2: a ring")
+
+
+def test_a_split_without_a_class_is_refused(tmp_path):
+    labels = np.arange(200) % 4
+    np.save(tmp_path / "labels.npy", labels)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(200, 5)))
+    splits = np.arange(200) // 4 % 3
+    splits[(splits == 2) & (labels == 3)] = 0
+    np.save(tmp_path / "splits.npy", splits)
+    values = {
+        "dataset": {"name": "arrays", "path": str(tmp_path)},
+        "training": {"batch_size": 16},
+        "inference": {"batch_size": 16},
+    }
+    with pytest.raises(ConfigError, match=r"the test split has 3 of 4 classes; class 3 does not"):
+        plan(**values)
+    plan(**values, evaluation={"split": "validation"})
+
+
+def test_evaluations_on_the_way_stand_between_the_stretches_of_training():
+    opened = plan(
+        training={"rounds": 10},
+        evaluation={"every": 4},
+        run={"stretch": 3},
+        inference={"rounds": 1},
+    )
+    assert [(s.phase, s.first, s.rounds) for s in opened.stretches()] == [
+        ("train", 0, 3), ("train", 3, 1), ("evaluation", 0, 1),
+        ("train", 4, 3), ("train", 7, 1), ("evaluation", 1, 1),
+        ("train", 8, 2), ("evaluation", 2, 1), ("inference", 0, 1),
+    ]  # fmt: skip
+    assert opened.rounds("evaluation") == 3
+    once = plan(training={"rounds": 10})
+    assert 3 * sum(once.floor("evaluation").values()) == sum(opened.floor("evaluation").values())

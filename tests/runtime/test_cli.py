@@ -64,6 +64,9 @@ BAD = {
         "sonar",
         "gradient",
     ),
+    "method": ({"method": "imagebnd"}, "method.name = 'imagebnd'", "'imagebind'"),
+    "hub": ({"method": {"name": "imagebind", "hub": "e"}}, "method.hub", "no node is called 'e'"),
+    "hub of none": ({"method": {"name": "local", "hub": "a"}}, "method", "local has no hub"),
     "missing node": ({"inference": {"missing_nodes": ["e"]}}, "missing_nodes", "'e'"),
 }
 
@@ -108,6 +111,9 @@ def test_bad_command_lines(
         (["simulate", "--topology", path, "--nodes-per-actor", "many"], "nodes_per_actor"),
         (["simulate", "--topology", path, "--set", "nonsense"], "--set nonsense"),
         (["simulate", "--topology", path, "--backend", "spark"], "spark"),
+        (["simulate", "--topology", path, "--method", "clip"], "method.name = 'clip'"),
+        (["validate", path, "--method", "local", "--set", "method=all-pairs"], "drop one"),
+        (["validate", path, "--method", "imagebind", "--set", "method.hub=x"], "'x'"),
         (["simulate", "--topology", path, "--run-dir", path], "exists already"),
         (["simulate", "--topology", path, "--run-dir", "/proc/x"], "/proc/x"),
         (["topology", "ring", "--nodes", "2"], "at least 3"),
@@ -174,6 +180,27 @@ def test_show_reads_a_run_that_broke_off(
     assert "not finished" in text
     assert "interrupted" in text
     assert f"{6 * 10 * 16 * 4 * 4:,}" in text  # the payload of 6 rounds, counted by hand
+    config = run / "config.yaml"
+    config.write_text(config.read_text() + "key_of_another_version: 1\n")
+    assert call(monkeypatch, "show", run) == 0
+    text = capsys.readouterr().out
+    assert "of another version" in text
+    assert "interrupted" in text
+
+
+def test_the_method_of_the_command_line_goes_before_that_of_the_file(
+    file, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file(method={"name": "imagebind", "hub": "c"})
+    for arguments, expected in (
+        ([], "method: imagebind, hub c"),
+        (["--method", "all-pairs"], "method: all-pairs\n"),
+        (["--method", "concat-supervised"], "method: concat-supervised, hub a"),
+        (["--method", "imagebind", "--set", "method.hub=d"], "method: imagebind, hub d"),
+        (["--set", "method.hub=d"], "method: imagebind, hub d"),
+    ):
+        assert call(monkeypatch, "validate", path, *arguments) == 0
+        assert expected in capsys.readouterr().out
 
 
 def test_a_diverging_loss_names_node_edge_and_round_and_keeps_the_rounds_before(

@@ -28,6 +28,8 @@ def test_the_method_of_the_topology_keeps_its_options(tiny: MakeConfig) -> None:
     hub, other = read_contenders("imagebind,sheafalign")
     assert hub.overrides(base) == ()
     assert other.overrides(base) == ("method=sheafalign",)
+    (joined,) = read_contenders("concat-supervised")
+    assert joined.overrides(base) == ("method=concat-supervised", "method.hub=c")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 import sheafnet
-from sheafnet.errors import StudyError
+from sheafnet.errors import ConfigError, StudyError
 from sheafnet.studies import running
 from sheafnet.studies.cells import LOCAL
 from sheafnet.studies.plot import write_plot
@@ -155,6 +156,8 @@ REFUSED = {
     "seed": (["--over", "run.seed=1,2"], "--seeds"),
     "quality": (["--over", "noise=1", "--quality", "recall"], "Did you mean 'recall_at_"),
     "cost": (["--over", "noise=1", "--cost", "bytes"], "--cost bytes"),
+    "cost that is a quality": (["--over", "noise=1", "--cost", "recall_at_1"], "more of it is"),
+    "wiped": (["--set", "method.hub=b", "--over", "method=imagebind,all-pairs"], "--over method"),
     "output": (["--over", "noise=1", "--output", "t.xlsx"], ".csv or .parquet"),
     "plot": (["--over", "noise=1", "--plot", "p.gif"], ".png or .pdf or .svg"),
     "nothing": ([], "--over"),
@@ -173,3 +176,32 @@ def test_what_cannot_be_swept_is_refused_before_anything_runs(
     assert output.out == ""
     assert part in output.err
     assert not (tmp_path / "studies").exists()
+
+
+def test_a_mapping_as_a_whole_comes_before_keys_of_it(network: Path, tmp_path: Path) -> None:
+    """Whatever the order of --over: the hub is not lost to the method that is set after it."""
+    found = sheafnet.sweep(
+        network,
+        ["method.hub=b,d", "method=imagebind"],
+        seeds=1,
+        overrides=["training.rounds=2", "inference.rounds=1"],
+        study=tmp_path / "study",
+    )
+    cells = [yaml.safe_load(path.read_text()) for path in kept(tmp_path / "study")]
+    assert {cell["summary"]["hub"] for cell in cells} == {"b", "d"}
+    assert [point.texts for point in found.points] == [("b", "imagebind"), ("d", "imagebind")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"seeds": 0}, "at least one"),
+        ({"workers": 0, "seeds": 1}, "workers = 0"),
+        ({"overrides": [f"run.seed={2**63 - 1}"], "seeds": 2}, "pass 2^63"),
+    ],
+)
+def test_bounds_of_the_python_call(
+    network: Path, tmp_path: Path, arguments: dict[str, Any], part: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(part)):
+        sheafnet.sweep(network, ["noise=0.1,0.2"], study=tmp_path / "s", **arguments)

@@ -40,6 +40,9 @@ def test_over_seeds(pretend: Pretend) -> None:
     assert Reached.of(target, [never, never]).show() == "never"
     assert Reached.of(target, [without, without]).show() == "-"
     assert Reached.of(target, []).show() == "-"
+    at_once = pretend(curve(0.3, 0.4))
+    assert Reached.of(target, [at_once]).show() == "≤ 1.00 kB"
+    assert Reached.of(target, [at_once, early]).show() == "≤ 1.50 kB ± 707 B"
 
 
 def test_every_run_gets_to_the_default_targets(pretend: Pretend) -> None:
