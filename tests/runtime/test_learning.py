@@ -49,7 +49,7 @@ def test_the_loss_starts_at_log_b_and_falls(ring: tuple[Summary, RunDirectory]) 
         assert line["contrastive"] == pytest.approx(np.mean(line["contrastive_per_edge"]), rel=1e-5)
         assert line["energy"] >= 0
         # lambda / d_ij x energy + sum of contrast + gamma x sum of reconstruction, by hand
-        whole = 0.1 * line["energy"] / 32 + 6 * line["contrastive"] + 0.1 * 6 * line["reconstruction"]
+        whole = 0.1 * line["energy"] / 32 + 6 * (line["contrastive"] + 0.1 * line["reconstruction"])
         assert line["loss"] == pytest.approx(whole, rel=1e-5)
 
 
