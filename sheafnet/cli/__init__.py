@@ -1,10 +1,8 @@
 """The command line. Every command is a thin call of the Python API."""
 
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, get_args
@@ -12,26 +10,18 @@ from typing import Annotated, get_args
 import typer
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
-from rich.text import Text
 
+from sheafnet.cli.options import Format, FormatOption, SetOption
+from sheafnet.cli.progress import run_progress
+from sheafnet.cli.studies import compare_command, sweep_command
 from sheafnet.config import Config, GraphConfig, MethodName, load_config
 from sheafnet.datasets import DATASETS
 from sheafnet.errors import ConfigError, SheafnetError
 from sheafnet.network.frame import PHASES
-from sheafnet.runtime.coordinator import Progress
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.simulate import simulate
-from sheafnet.studies.compare import compare
-from sheafnet.studies.comparison_tables import print_comparison, write_comparison
-from sheafnet.studies.contenders import METHODS
-from sheafnet.studies.plot import write_plot
-from sheafnet.studies.running import Failure, StudyProgress
-from sheafnet.studies.sweep import sweep
-from sheafnet.studies.sweep_output import PLOTS, TABLES, check_suffix, print_sweep, write_table
 from sheafnet.studies.tables import print_run
 from sheafnet.topology import build_topology, generate_graph
 from sheafnet.validation import check_model, nearest
@@ -46,13 +36,6 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
-    """How results are printed."""
-
-    text = "text"
-    json = "json"
-
-
 class Backend(StrEnum):
     """Where the nodes run."""
 
@@ -62,11 +45,6 @@ class Backend(StrEnum):
 
 Kind = StrEnum("Kind", {k: k for k in GraphConfig.model_fields["generator"].annotation.__args__})  # type: ignore[misc]
 
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, as training.rounds=200."),
-]
 MethodOption = Annotated[
     str | None,
     typer.Option(help="The method, instead of the file's: " + ", ".join(get_args(MethodName))),
@@ -109,7 +87,7 @@ def _simulate(
     }
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
     config = load_config(topology, [*_chosen(method, overrides), *given])
-    with _progress(output) as (on_start, on_progress):
+    with run_progress(output) as (on_start, on_progress):
         result = simulate(config, run_dir=run_dir, on_start=on_start, on_progress=on_progress)
     if output is Format.json:
         typer.echo(json.dumps(result.summary.model_dump(mode="json"), indent=2))
@@ -266,228 +244,8 @@ def _chosen(method: str | None, overrides: Sequence[str] | None) -> list[str]:
     return [f"method={method}", *given]
 
 
-StudyOption = Annotated[
-    Path | None,
-    typer.Option("--study", help="Folder that keeps every finished run.", show_default=False),
-]
-WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Processes at most; default: one per usable core.")
-]
-
-
-@app.command("compare")
-def _compare(
-    topology: Annotated[Path, typer.Option(help="The YAML of the network and the run.")],
-    methods: Annotated[
-        str,
-        typer.Option(
-            metavar="M,...", help="Contenders: METHOD or METHOD@KEY=VALUE; the first is the norm."
-        ),
-    ] = ",".join(METHODS),
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")] = 5,
-    tune: Annotated[
-        bool, typer.Option("--tune", help="First choose settings on validation events.")
-    ] = False,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=V1,V2", help="What to tune over, instead of the default grid."),
-    ] = None,
-    select: Annotated[str | None, typer.Option(metavar="FIGURE", help="What to choose by.")] = None,
-    tune_seeds: Annotated[int, typer.Option(min=1, help="Seeds to tune with.")] = 1,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIGURE=VALUE", help="Tell the bytes to reach it."),
-    ] = None,
-    overrides: SetOption = None,
-    study: StudyOption = None,
-    workers: WorkersOption = None,
-    output: FormatOption = Format.text,
-) -> None:
-    """Run several methods with several seeds and lay their figures side by side."""
-    with _study_progress(output) as on_progress:
-        comparison = compare(
-            topology,
-            methods=methods,
-            seeds=seeds,
-            overrides=overrides or (),
-            targets=target or (),
-            tune=tune,
-            grid=grid or (),
-            select=select,
-            tune_seeds=tune_seeds,
-            study=study,
-            workers=workers,
-            on_progress=on_progress,
-        )
-    write_comparison(comparison)
-    if output is Format.json:
-        typer.echo(json.dumps(comparison.as_dict(), indent=2))
-    else:
-        print_comparison(Console(), comparison)
-    _end(comparison.failures)
-
-
-@app.command("sweep")
-def _sweep(
-    topology: Annotated[Path, typer.Option(help="The YAML of the network and the run.")],
-    over: Annotated[
-        list[str], typer.Option(metavar="KEY=V1,V2", help="A key and its values; repeat it.")
-    ],
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")] = 3,
-    quality: Annotated[str, typer.Option(help="Figure of the front.")] = "recall_at_1",
-    cost: Annotated[str, typer.Option(help="Figure that it is weighed against.")] = "train_bytes",
-    table: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Table, .csv or .parquet; default: in the study."),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Plot, .png, .pdf or .svg; default: in the study.")
-    ] = None,
-    overrides: SetOption = None,
-    study: StudyOption = None,
-    workers: WorkersOption = None,
-) -> None:
-    """Run every combination of values of any keys, and plot quality against bytes."""
-    if table is not None:
-        check_suffix(table, TABLES, "--output")
-    if plot is not None:
-        check_suffix(plot, PLOTS, "--plot")
-    with _study_progress(Format.text) as on_progress:
-        result = sweep(
-            topology,
-            over,
-            seeds=seeds,
-            overrides=overrides or (),
-            quality=quality,
-            cost=cost,
-            study=study,
-            workers=workers,
-            on_progress=on_progress,
-        )
-    table, plot = table or result.folder / "sweep.csv", plot or result.folder / "sweep.png"
-    write_table(result, table)
-    write_plot(result, plot)
-    console = Console()
-    print_sweep(console, result)
-    console.print(Text(f"Table: {table}\nPlot: {plot}\nStudy: {result.folder}"), soft_wrap=True)
-    _end(result.failures)
-
-
-def _end(failures: Sequence[Failure]) -> None:
-    """The exit code of a study of which runs failed is that of the first failure."""
-    if failures:
-        raise typer.Exit(failures[0].exit_code)
-
-
-Callbacks = tuple[Callable[[Path], None], Callable[[Progress], None]]
-
-
-@contextmanager
-def _progress(output: Format) -> Iterator[Callbacks]:
-    """A bar on a terminal, plain lines when piped; both on stderr, nothing under --format json."""
-    console = Console(stderr=True)
-    if output is Format.json:
-        yield lambda _: None, lambda _: None
-    elif console.is_terminal:
-        with _bar(console) as callbacks:
-            yield callbacks
-    else:
-        yield _lines()
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Callbacks]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Bar(*columns, console=console, expand=True) as bar:
-        tasks: dict[str, TaskID] = {}
-        starting = bar.add_task("starting", total=None, figures="")
-
-        def on_start(directory: Path) -> None:
-            bar.remove_task(starting)
-            console.print(f"Run directory: {directory}", soft_wrap=True)
-
-        def on_progress(progress: Progress) -> None:
-            if progress.phase not in tasks:
-                tasks[progress.phase] = bar.add_task(
-                    progress.phase, total=progress.total, figures=""
-                )
-            figures = _figures(progress)
-            bar.update(tasks[progress.phase], completed=progress.done, figures=figures)
-            for finding in progress.findings:
-                console.print(Text(f"{finding.signature}: {finding.text}", style="yellow"))
-
-        yield on_start, on_progress
-
-
-def _lines() -> Callbacks:
-    begin = time.monotonic()
-    shown: dict[str, int] = {}
-
-    def on_start(directory: Path) -> None:
-        typer.echo(f"Run directory: {directory}", err=True)
-
-    def on_progress(progress: Progress) -> None:
-        for finding in progress.findings:
-            typer.echo(f"{finding.signature}: {finding.text}", err=True)
-        tenth = 10 * progress.done // progress.total
-        if shown.get(progress.phase) == tenth and progress.done < progress.total:
-            return
-        shown[progress.phase] = tenth
-        typer.echo(
-            f"[{time.monotonic() - begin:6.1f} s] {progress.phase} "
-            f"{progress.done}/{progress.total} {_figures(progress)}",
-            err=True,
-        )
-
-    return on_start, on_progress
-
-
-@contextmanager
-def _study_progress(output: Format) -> Iterator[Callable[[StudyProgress], None]]:
-    """As `_progress`, for the cells of a study."""
-    console = Console(stderr=True)
-    if output is Format.json:
-        yield lambda _: None
-        return
-    if not console.is_terminal:
-        yield lambda progress: typer.echo(_cells(progress), err=True)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None))
-    with Bar(*columns, console=console, expand=True) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def on_progress(progress: StudyProgress) -> None:
-            if progress.what not in tasks:
-                tasks[progress.what] = bar.add_task("", total=progress.total)
-            text = _cells(progress)
-            bar.update(tasks[progress.what], completed=progress.done, description=text)
-
-        yield on_progress
-
-
-def _cells(progress: StudyProgress) -> str:
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    left = progress.seconds_left
-    time_left = "" if left is None else f", {left // 60:.0f} min {left % 60:.0f} s left"
-    return f"{progress.what}: {progress.done}/{progress.total} cells{failed}{time_left}"
-
-
-def _figures(progress: Progress) -> str:
-    parts = [f"{progress.bytes_total / 1e6:.1f} MB"]
-    if progress.phase == "train":
-        losses = {
-            "loss": progress.loss,
-            "contrast": progress.contrastive,
-            "energy": progress.energy,
-        }
-        parts = [f"{name} {v:.3g}" for name, v in losses.items() if v is not None] + parts
-    return "  ".join(parts)
+app.command("compare")(compare_command)
+app.command("sweep")(sweep_command)
 
 
 def run() -> int:

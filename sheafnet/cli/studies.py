@@ -1,0 +1,130 @@
+"""The commands that run many configurations: compare and sweep."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from sheafnet.cli.options import Format, FormatOption, SetOption
+from sheafnet.cli.progress import study_progress
+from sheafnet.studies.compare import compare
+from sheafnet.studies.comparison_tables import print_comparison, write_comparison
+from sheafnet.studies.contenders import METHODS
+from sheafnet.studies.plot import write_plot
+from sheafnet.studies.running import Failure
+from sheafnet.studies.sweep import sweep
+from sheafnet.studies.sweep_output import PLOTS, TABLES, check_suffix, print_sweep, write_table
+
+StudyOption = Annotated[
+    Path | None,
+    typer.Option("--study", help="Folder that keeps every finished run.", show_default=False),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes at most; default: one per usable core.")
+]
+
+
+def compare_command(
+    topology: Annotated[Path, typer.Option(help="The YAML of the network and the run.")],
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="M,...", help="Contenders: METHOD or METHOD@KEY=VALUE; the first is the norm."
+        ),
+    ] = ",".join(METHODS),
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")] = 5,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="First choose settings on validation events.")
+    ] = False,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=V1,V2", help="What to tune over, instead of the default grid."),
+    ] = None,
+    select: Annotated[str | None, typer.Option(metavar="FIGURE", help="What to choose by.")] = None,
+    tune_seeds: Annotated[int, typer.Option(min=1, help="Seeds to tune with.")] = 1,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIGURE=VALUE", help="Tell the bytes to reach it."),
+    ] = None,
+    overrides: SetOption = None,
+    study: StudyOption = None,
+    workers: WorkersOption = None,
+    output: FormatOption = Format.text,
+) -> None:
+    """Run several methods with several seeds and lay their figures side by side."""
+    with study_progress(output) as on_progress:
+        comparison = compare(
+            topology,
+            methods=methods,
+            seeds=seeds,
+            overrides=overrides or (),
+            targets=target or (),
+            tune=tune,
+            grid=grid or (),
+            select=select,
+            tune_seeds=tune_seeds,
+            study=study,
+            workers=workers,
+            on_progress=on_progress,
+        )
+    write_comparison(comparison)
+    if output is Format.json:
+        typer.echo(json.dumps(comparison.as_dict(), indent=2))
+    else:
+        print_comparison(Console(), comparison)
+    _end(comparison.failures)
+
+
+def sweep_command(
+    topology: Annotated[Path, typer.Option(help="The YAML of the network and the run.")],
+    over: Annotated[
+        list[str], typer.Option(metavar="KEY=V1,V2", help="A key and its values; repeat it.")
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")] = 3,
+    quality: Annotated[str, typer.Option(help="Figure of the front.")] = "recall_at_1",
+    cost: Annotated[str, typer.Option(help="Figure that it is weighed against.")] = "train_bytes",
+    table: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Table, .csv or .parquet; default: in the study."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot, .png, .pdf or .svg; default: in the study.")
+    ] = None,
+    overrides: SetOption = None,
+    study: StudyOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Run every combination of values of any keys, and plot quality against bytes."""
+    if table is not None:
+        check_suffix(table, TABLES, "--output")
+    if plot is not None:
+        check_suffix(plot, PLOTS, "--plot")
+    with study_progress(Format.text) as on_progress:
+        result = sweep(
+            topology,
+            over,
+            seeds=seeds,
+            overrides=overrides or (),
+            quality=quality,
+            cost=cost,
+            study=study,
+            workers=workers,
+            on_progress=on_progress,
+        )
+    table, plot = table or result.folder / "sweep.csv", plot or result.folder / "sweep.png"
+    write_table(result, table)
+    write_plot(result, plot)
+    console = Console()
+    print_sweep(console, result)
+    console.print(Text(f"Table: {table}\nPlot: {plot}\nStudy: {result.folder}"), soft_wrap=True)
+    _end(result.failures)
+
+
+def _end(failures: Sequence[Failure]) -> None:
+    """The exit code of a study of which runs failed is that of the first failure."""
+    if failures:
+        raise typer.Exit(failures[0].exit_code)
