@@ -234,12 +234,12 @@ class Endpoint:
         mask = None if frame.mask is None else unpack_mask(frame.mask, limit)
         _check_rows(where, frame.kind, limit, frame.rows, mask)
         if frame.kind is Kind.ANSWER:
-            mask = self._answered_rows(where, frame)
+            mask = self._answered_rows(where, frame, mask)
         array = unpack(frame.payload, frame.dtype, frame.rows, edge.dim)
         self._peer_incarnation[frame.edge] = frame.incarnation
         return Message(array, mask)
 
-    def _answered_rows(self, where: str, frame: Frame) -> Mask | None:
+    def _answered_rows(self, where: str, frame: Frame, given: Mask | None) -> Mask | None:
         """The rows of the batch that an answer has; None where it has all that were asked for.
 
         An answer that nobody will read any more is not looked into.
@@ -250,12 +250,14 @@ class Endpoint:
         if asked is None or frame.round != round_:
             raise ProtocolError(f"{where}: an answer that nobody asked for")
         count = int(asked.sum())
-        if frame.mask is None:
+        if given is None:
             if frame.rows != count:
                 raise ProtocolError(f"{where}: {frame.rows} rows where {count} were asked for")
             return None
+        if given[count:].any():
+            raise ProtocolError(f"{where}: a row mask that names rows beyond {count}")
         rows = asked.copy()
-        rows[asked] = unpack_mask(frame.mask, count)
+        rows[asked] = given[:count]
         return rows
 
     def _arrow(self, edge: Edge, sender: int) -> str:

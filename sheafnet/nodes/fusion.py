@@ -32,14 +32,13 @@ def train_fused(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     section = node.sections("train", node.batch(round_))
     loss, missed = None, 0
     if node.fused is None:
-        (channel,) = node.method.trained_at(node.spec.index)
+        (channel,) = node.trained
         values = section.detach().numpy()
         node.endpoint.send(channel.index, Kind.PROJECTION, round_, values)
         mail = yield [(channel.index, Kind.GRADIENT, round_)]
         if channel.index in mail:
             section.backward(torch.from_numpy(mail[channel.index].array))  # type: ignore[no-untyped-call]
         missed = 1 - len(mail)
-        node.moments.update(section.detach(), [])
     else:
         mail = yield _from_all(node, Kind.PROJECTION, round_)
         missed = len(node.channels) - len(mail)
@@ -63,14 +62,14 @@ def _classify(
     """The loss of the joined sections, whose gradients go into the graph and to the senders."""
     parts = [section.new_zeros(len(section), dim) for dim in fused.dims]
     parts[node.spec.index] = section
-    for channel in node.method.trained_at(node.spec.index):
+    for channel in node.trained:
         if channel.index in mail:
             there = torch.from_numpy(mail[channel.index].array).requires_grad_()
             parts[channel.other(node.spec.index)] = there
     loss = fused.loss(torch.cat(parts, dim=1), fused.labels("train", node.batch(round_)))
     refuse_divergence(loss, f"node {node.spec.id}, the hub", round_)
     loss.backward()  # type: ignore[no-untyped-call]
-    for channel in node.method.trained_at(node.spec.index):
+    for channel in node.trained:
         gradient = parts[channel.other(node.spec.index)].grad
         if gradient is not None:
             node.endpoint.send(channel.index, Kind.GRADIENT, round_, gradient.numpy())
@@ -87,7 +86,7 @@ def evaluate_fused(node: Node, round_: int, records: list[EvaluationRecord]) -> 
     split = node.config.evaluation.split
     section = node.labelled(split, events).section
     if node.fused is None:
-        (channel,) = node.method.trained_at(node.spec.index)
+        (channel,) = node.trained
         node.endpoint.send(channel.index, Kind.GALLERY, round_, section.numpy())
         records.append(EvaluationRecord(round_, scores, probe))
         return
@@ -118,7 +117,7 @@ def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Prog
     events = inference_events(chosen, round_, size)
     section = node.labelled(split, events).section
     if node.fused is None:
-        (channel,) = node.method.trained_at(node.spec.index)
+        (channel,) = node.trained
         mail = yield [(channel.index, Kind.REQUEST, round_)]
         have = ~missing_rows(chosen, seed, node.spec, round_)
         if channel.index in mail:
@@ -129,7 +128,7 @@ def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Prog
         records.append(InferenceRecord(round_, 0, 0, 1 - len(mail), 0.0, 0, None, _nothing()))
         return
     whole = np.ones(chosen.batch_size, dtype=np.bool_)
-    for channel in node.method.trained_at(node.spec.index):
+    for channel in node.trained:
         node.endpoint.send(channel.index, Kind.REQUEST, round_, mask=whole)
     mail = yield _from_all(node, Kind.ANSWER, round_)
     missing = [missing_rows(chosen, seed, spec, round_) for spec in node.topology.nodes]
@@ -191,7 +190,7 @@ def _channel(node: Node, other: int) -> int:
 
 
 def _from_all(node: Node, kind: Kind, round_: int) -> list[tuple[int, Kind, int]]:
-    return [(edge.index, kind, round_) for edge in node.method.trained_at(node.spec.index)]
+    return [(edge.index, kind, round_) for edge in node.trained]
 
 
 def _nothing() -> dict[str, EstimatorSums]:

@@ -65,6 +65,8 @@ class Node:
         self.edges = method.topology.incident(index)
         self.channels = method.network.incident(index)
         """The node's edges, then its channels to nodes that are no neighbours."""
+        self.trained = method.trained_at(index)
+        """Those of them that the objective is about."""
         self.dataset = dataset
         self.endpoint = endpoint
         self.probe: LinearProbe | None = None

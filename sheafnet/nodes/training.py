@@ -35,7 +35,6 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
         for position, edge in enumerate(node.channels)
         if edge.index in mail
     }
-    trained = {edge.index for edge in method.trained_at(node.spec.index)}
     terms = {
         position: edge_terms(
             config,
@@ -46,7 +45,7 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
             node.duals[position] if position < len(node.duals) else None,
         )
         for position, there in received.items()
-        if node.channels[position].index in trained
+        if node.channels[position] in node.trained
     }
     for position, edge in terms.items():
         name = method.network.edge_name(node.channels[position].index)
@@ -111,8 +110,7 @@ def _record(
         ).tolist()
         for position, t in terms.items()
     }
-    trained = node.method.trained_at(node.spec.index)
-    columns = [rows.get(edge.index, absent) for edge in trained]
+    columns = [rows.get(edge.index, absent) for edge in node.trained]
     return TrainRecord(
         round=round_,
         disagreement=[c[0] for c in columns],
