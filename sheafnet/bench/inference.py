@@ -24,7 +24,7 @@ def measure(effort: Effort, tell: Tell) -> list[Figure]:
     rate = [[_BATCH / s for s in seconds] for seconds in _seconds(_BATCH, effort, tell)]
     return [
         compare("inference", f"ring of {effort.small}, one sample", LOOP, "ms", *latency),
-        compare("inference", f"ring of {effort.small}, {_BATCH} at once", LOOP, "samples/s", *rate),
+        compare("inference", f"ring of {effort.small}, {_BATCH} samples", LOOP, "samples/s", *rate),
     ]
 
 

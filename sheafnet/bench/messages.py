@@ -65,12 +65,12 @@ class Channel:
         }
         topology = build_topology(Config.model_validate(values))
         rows, dtypes = {Kind.PROJECTION: len(payload)}, {Kind.PROJECTION: WireDtype.FLOAT32}
-        self._hub = SocketHub(bind.format(folder=folder, me=me), {0: 0, 1: 1})
-        self._board = Switchboard(topology, self._hub)
+        self.hub = SocketHub(bind.format(folder=folder, me=me), {0: 0, 1: 1})
+        self._board = Switchboard(topology, self.hub)
         self._endpoint = Endpoint(topology, me, Limits(run_tag(0), rows, dtypes), self._board)
         self._board.attach(self._endpoint)
         self._payload, self._folder, self._other = payload, folder, 1 - me
-        address = self._hub.address
+        address = self.hub.address
         key = None if address.server_key is None else address.server_key.decode()
         _publish(folder, me, [address.endpoint, key])
 
@@ -78,7 +78,7 @@ class Channel:
         """Open the socket to the other host."""
         endpoint, key = _published(self._folder, self._other)
         address = SocketAddress(endpoint, None if key is None else key.encode())
-        self._hub.connect({self._other: address})
+        self.hub.connect({self._other: address})
 
     def send(self, round_: int) -> None:
         """Send a projection."""
@@ -88,7 +88,7 @@ class Channel:
         """Take the other node's projection; the ledger is drained as after a round."""
         address = [(0, Kind.PROJECTION, round_)]
         while not self._endpoint.arrived(address):
-            for buffer in self._hub.receive(_PATIENCE_S):
+            for buffer in self.hub.receive(_PATIENCE_S):
                 self._board.deliver(buffer)
         message = self._endpoint.take(address)[0]
         self._board.drain()

@@ -17,10 +17,11 @@ TITLES: dict[PartName, str] = {
     "startup": "Start-up and memory",
 }
 _READING = (
-    "Ratio: ours to the reference, median of the repeats; range: the lowest and the highest. "
-    "Less is better, but of samples/s more."
+    "Ratio: ours to the reference, median of the repeats; range: its lowest and highest; before: "
+    "the median of earlier results. Less is better, but of samples a second (1/s) more."
 )
-_COLUMNS = ("measured", "against", "unit", "ours", "reference", "ratio", "range")
+_COLUMNS = ("measured", "against", "unit", "ours", "reference", "ratio")
+_UNITS = {"us": "µs", "samples/s": "1/s"}
 
 
 def print_results(console: Console, results: Results, against: Results | None = None) -> None:
@@ -81,23 +82,22 @@ def _parts(results: Results) -> Iterable[tuple[PartName, list[Figure]]]:
 
 
 def _columns(against: Results | None) -> list[str]:
-    return [*_COLUMNS, *([] if against is None else ["before"])]
+    return [*_COLUMNS, "range" if against is None else "before"]
 
 
 def _row(figure: Figure, against: Results | None) -> list[str]:
     cells = [
         figure.name,
         figure.reference,
-        "µs" if figure.unit == "us" else figure.unit,
+        _UNITS.get(figure.unit, figure.unit),
         _number(figure.value.median),
         _number(figure.reference_value.median),
         _number(figure.ratio.median),
-        f"{_number(figure.ratio.lowest)}-{_number(figure.ratio.highest)}",
     ]
-    if against is not None:
-        before = against.ratio_of(figure)
-        cells.append("-" if before is None else _number(before))
-    return cells
+    if against is None:
+        return [*cells, f"{_number(figure.ratio.lowest)}-{_number(figure.ratio.highest)}"]
+    before = against.ratio_of(figure)
+    return [*cells, "-" if before is None else _number(before)]
 
 
 def _number(value: float) -> str:
