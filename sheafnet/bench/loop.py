@@ -20,9 +20,9 @@ from sheafnet.network.frame import Kind, Mask
 from sheafnet.network.payload import Array
 from sheafnet.nodes.node import Node, Program
 from sheafnet.nodes.programs import programs_of
-from sheafnet.runtime.host import NodeRecords
 from sheafnet.runtime.measurements import Line, Measurements
 from sheafnet.runtime.plan import Plan, Stretch
+from sheafnet.runtime.report import NodeRecords
 from sheafnet.topology import Topology
 
 _NO_ROWS = np.zeros((0, 0), dtype=np.float32)
