@@ -23,7 +23,7 @@ from sheafnet.bench.children import run, task
 from sheafnet.bench.effort import Effort
 from sheafnet.bench.figures import Figure, compare
 from sheafnet.bench.turns import Tell, in_turn
-from sheafnet.config import Config
+from sheafnet.config import Config, RunConfig
 from sheafnet.network.channel import Endpoint, Limits
 from sheafnet.network.frame import Kind, run_tag
 from sheafnet.network.payload import Array, WireDtype
@@ -35,6 +35,7 @@ KIB = (1, 16, 256)
 """Payloads; 16 KiB is a projection of the shipped ring."""
 _DIM = 32
 _PATIENCE_S = 60.0
+_STRETCH = RunConfig().stretch
 
 
 class Wire(Protocol):
@@ -85,13 +86,14 @@ class Channel:
         self._endpoint.send(0, Kind.PROJECTION, round_, self._payload)
 
     def receive(self, round_: int) -> Array | bytes:
-        """Take the other node's projection; the ledger is drained as after a round."""
+        """Take the other node's projection; the ledger is drained as after a stretch of rounds."""
         address = [(0, Kind.PROJECTION, round_)]
         while not self._endpoint.arrived(address):
             for buffer in self.hub.receive(_PATIENCE_S):
                 self._board.deliver(buffer)
         message = self._endpoint.take(address)[0]
-        self._board.drain()
+        if round_ % _STRETCH == 0:
+            self._board.drain()
         return message.array
 
 

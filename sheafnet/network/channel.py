@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from sheafnet.errors import DivergenceError, FrameError, ProtocolError
 from sheafnet.network.frame import (
     Frame,
@@ -21,7 +23,7 @@ from sheafnet.network.frame import (
     unpack_mask,
 )
 from sheafnet.network.ledger import Count, Fate, Key, Ledger, key_of, measure
-from sheafnet.network.payload import Array, WireDtype, all_finite, pack, unpack
+from sheafnet.network.payload import Array, WireDtype, pack, unpack
 from sheafnet.topology import Edge, Topology
 
 _ONE_MESSAGE = Count(messages=1)
@@ -223,7 +225,7 @@ class Endpoint:
                 f"this edge carries (at most {max(limit, 0)}, {edge.dim}) and nothing else"
             )
         _check_rows(kind, limit, len(array), mask)
-        if not all_finite(array):
+        if not np.isfinite(array).all():
             raise DivergenceError(
                 f"node {self._topology.nodes[self.node].id}, edge {self._arrow(edge, self.node)}, "
                 f"{kind.phase} round {round_}: the {kind.name.lower()} has NaN or infinite values. "
