@@ -105,7 +105,8 @@ class RayPool:
         self._plan = plan
         self._run = run
         self._folder = socket_folder
-        self._placement = plan.placement(int(ray.cluster_resources().get("CPU", 1)))
+        cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        (self._placement,) = plan.placement([cores])
         self._hosts: list[Any] = []
 
     def start(self) -> int:
