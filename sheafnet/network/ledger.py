@@ -13,7 +13,7 @@ they are counted too (``duplicated``, and ``rejected`` beyond what is short) but
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from sheafnet.errors import AccountingError
 from sheafnet.network.frame import Frame, Phase
@@ -99,6 +99,10 @@ class Line:
 
     key: Key
     fates: dict[Fate, Count] = field(default_factory=dict)
+
+    def recorded(self) -> dict[Fate, Count]:
+        """`fates` in the order of `Fate`, whichever end reported first."""
+        return {fate: self.fates[fate] for fate in get_args(Fate) if fate in self.fates}
 
     def of(self, fate: Fate) -> Count:
         """The count of `fate`, zero where nothing was recorded."""

@@ -166,7 +166,7 @@ class Coordinator:
                     "phase": line.key.phase,
                     "round": line.key.round,
                     "edge": arrow(line.key.edge, line.key.direction),
-                    **{fate: _numbers(count.numbers()) for fate, count in line.fates.items()},
+                    **{fate: _numbers(count.numbers()) for fate, count in line.recorded().items()},
                 }
                 for line in lines
             ),
