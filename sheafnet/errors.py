@@ -6,7 +6,7 @@
     │   ├── DatasetError              2   unknown data set, missing or unusable arrays
     │   ├── RunDirectoryError         2   cannot be written, or is not a run
     │   ├── StudyError                2   the folder of a study or a file of it cannot be written
-    │   └── ClusterError              2   the Ray address does not answer
+    │   └── ClusterError              2   no Ray answers, or its machines cannot run the network
     ├── DivergenceError               3   a loss became NaN or infinite
     ├── AccountingError               4   bytes sent and bytes received disagree (law 4)
     ├── NetworkError                  5   a part of the running network failed
