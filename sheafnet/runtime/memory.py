@@ -1,7 +1,7 @@
 """How much memory a run needs on each machine, and how much is free there.
 
 The need is estimated from the plan, without torch. Measured with `Host` on the shipped data sets:
-a process that holds one small node has about 200 MB of its own, most of it torch; a node adds its
+a process that holds one small node has about 210 MB of its own, most of it torch; a node adds its
 weights with gradients and two moments, the values that it keeps for the backward pass while it
 waits for its neighbours, its second moments of the projections, and the frames of an evaluation.
 A file of yours (`arrays`, `deepsense`) that a node reads comes on top, and so does an encoder of
@@ -19,9 +19,9 @@ from sheafnet.nodes.encoders import encoder_size
 from sheafnet.nodes.events import gallery_size, support_size
 from sheafnet.runtime.plan import Plan
 
-PROCESS_BYTES = 200 * 10**6
+PROCESS_BYTES = 210 * 10**6
 """Unique memory of an actor process before its nodes: Python, torch, Ray and the bundled data."""
-RAY_BYTES = 500 * 10**6
+RAY_BYTES = 550 * 10**6
 """What a private Ray takes on this machine beside the host actors, with the coordinator."""
 _COPIES = 4
 """Weights, gradients and both moments of the optimizer."""
