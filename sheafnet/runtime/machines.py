@@ -40,7 +40,7 @@ class Machine:
 def this_machine() -> Machine:
     """The machine of this process, before Ray runs on it."""
     cores = len(os.sched_getaffinity(0))
-    return Machine("", "127.0.0.1", cores, free_bytes(), versions(), private=True)
+    return Machine("", "localhost", cores, free_bytes(), versions(), private=True)
 
 
 def versions() -> dict[str, str]:

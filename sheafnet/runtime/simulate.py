@@ -73,19 +73,24 @@ def simulate(
     begin = time.perf_counter()
     config = with_absolute_paths(config)
     plan = Plan.open(config)
-    with _machines(plan) as machines:
-        directory = RunDirectory.create(config, run_dir)
-        try:
-            return _run(plan, directory, machines, begin, on_start, on_progress)
-        except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
-            directory.mark("interrupted")
-            raise Interrupted(f"interrupted; what was measured is in {directory.path}") from None
-        except SheafnetError as error:
-            directory.mark(_status(error), error=str(error))
-            raise
-        except Exception as error:
-            directory.mark("failed", error=f"{type(error).__name__}: {error}")
-            raise
+    try:
+        with _machines(plan) as machines:
+            directory = RunDirectory.create(config, run_dir)
+            try:
+                return _run(plan, directory, machines, begin, on_start, on_progress)
+            except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
+                directory.mark("interrupted")
+                raise Interrupted(
+                    f"interrupted; what was measured is in {directory.path}"
+                ) from None
+            except SheafnetError as error:
+                directory.mark(_status(error), error=str(error))
+                raise
+            except Exception as error:
+                directory.mark("failed", error=f"{type(error).__name__}: {error}")
+                raise
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before the run began; nothing was written") from None
 
 
 def _run(

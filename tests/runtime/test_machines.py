@@ -7,7 +7,7 @@ import pytest
 
 import sheafnet
 from sheafnet.config import Config
-from sheafnet.errors import ClusterError
+from sheafnet.errors import ClusterError, Interrupted
 from sheafnet.runtime import machines
 from sheafnet.runtime.machines import Machine, import_problem, refuse_unfit, versions
 from sheafnet.runtime.memory import RAY_BYTES, estimate
@@ -111,4 +111,16 @@ def test_a_run_without_memory_leaves_nothing(
     with pytest.raises(ClusterError, match=r"4 actors x .* 900.0 MB are free"):
         sheafnet.simulate(tiny("run.backend=ray"), run_dir=tmp_path / "run")
     assert not ray.is_initialized()
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_while_machines_are_surveyed(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(machines, "free_bytes", pressed)
+    with pytest.raises(Interrupted, match="before the run began"):
+        sheafnet.simulate(tiny("run.backend=ray"), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
