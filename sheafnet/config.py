@@ -271,6 +271,8 @@ class RunConfig(Model):
     """Longest wait for a neighbour's message before the round goes on without it."""
     directory: str = "runs"
     """Where a run directory is made when none is named."""
+    directory_mb: Annotated[float, Field(gt=0.0)] = 1024.0
+    """Most megabytes that a run directory takes; `sheafnet.runtime.keep` says what goes first."""
 
     @model_validator(mode="after")
     def _address_is_of_ray(self) -> Self:

@@ -6,6 +6,7 @@
     │   ├── DatasetError              2   unknown data set, missing or unusable arrays
     │   ├── RunDirectoryError         2   cannot be written, or is not a run
     │   ├── StudyError                2   the folder of a study or a file of it cannot be written
+    │   ├── BenchError                2   no such part of the benchmark, or no such results file
     │   └── ClusterError              2   no Ray answers, or its machines cannot run the network
     ├── DivergenceError               3   a loss became NaN or infinite
     ├── AccountingError               4   bytes sent and bytes received disagree (law 4)
@@ -46,6 +47,10 @@ class RunDirectoryError(InputError):
 
 class StudyError(InputError):
     """The folder of a study, or a table or plot of it, cannot be written."""
+
+
+class BenchError(InputError):
+    """The benchmark has no such part, or a results file cannot be read or written."""
 
 
 class ClusterError(InputError):

@@ -16,6 +16,9 @@ from pydantic import BaseModel
 
 import sheafnet
 from sheafnet import cli, errors
+from sheafnet.bench.figures import read_results
+from sheafnet.bench.report import markdown
+from sheafnet.bench.suite import PARTS
 from sheafnet.config import (
     Config,
     EdgeConfig,
@@ -279,6 +282,34 @@ def test_every_option_of_studies_is_documented(command: str) -> None:
     assert named == {p.opts[0] for p in parameters} - {"--help"}
 
 
+# docs/performance.md
+
+
+def test_the_options_and_parts_of_the_benchmark_are_documented() -> None:
+    group: Any = typer.main.get_command(cli.app)
+    parameters = group.get_command(None, "bench").params
+    page = DOCS / "performance.md"
+    options, meanings = (
+        rows(sections(page)["Performance"]),
+        rows(sections(page)["What the figures mean"]),
+    )
+    named = {name for row in options[1:] for name in re.findall(r"`(--[a-z]+)[` ]", row[0])}
+    assert named == {p.opts[0] for p in parameters} - {"--help"}
+    assert {row[0].partition(",")[0] for row in meanings[1:]} == set(PARTS)
+    for part in PARTS:
+        assert f"`{part}`" in options[1][1]
+
+
+def test_the_tables_of_the_benchmark_are_those_of_its_file() -> None:
+    """After a new measurement, what `--show docs/performance.json --format markdown` prints."""
+    page = (DOCS / "performance.md").read_text(encoding="utf-8")
+    tables = page.partition("<!-- tables -->\n")[2].partition("<!-- end of tables -->")[0]
+    results = read_results(DOCS / "performance.json")
+    assert not results.quick
+    assert {figure.part for figure in results.figures} == set(PARTS)
+    assert tables == markdown(results)
+
+
 # docs/diagnosis.md
 
 
@@ -335,8 +366,9 @@ def test_the_frames_in_hex_are_what_the_program_beside_them_prints(
 
 
 def shell_lines() -> Iterator[list[str]]:
-    """Every command of README, CONTRIBUTING and the page on studies, in a block or inline."""
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", DOCS / "studies.md"):
+    """Every command of README, CONTRIBUTING and two pages, in a block or inline."""
+    for name in ("README.md", "CONTRIBUTING.md", "docs/studies.md", "docs/performance.md"):
+        page = ROOT / name
         text = page.read_text(encoding="utf-8")
         lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
         lines += [m[2:] for m in re.findall(r"^\$ .*$", text, re.M)]
@@ -366,6 +398,7 @@ def test_the_readme_has_commands() -> None:
         "show",
         "compare",
         "sweep",
+        "bench",
     }
 
 

@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from sheafnet.cli.bench import bench_command
 from sheafnet.cli.options import Format, FormatOption, SetOption
 from sheafnet.cli.progress import run_progress
 from sheafnet.cli.studies import compare_command, sweep_command
@@ -246,6 +247,7 @@ def _chosen(method: str | None, overrides: Sequence[str] | None) -> list[str]:
 
 app.command("compare")(compare_command)
 app.command("sweep")(sweep_command)
+app.command("bench")(bench_command)
 
 
 def run() -> int:

@@ -6,11 +6,10 @@ somebody else, the wrong direction, an older incarnation, a payload that is not 
 kind without a place in the method, a second copy.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
 
 from sheafnet.errors import DivergenceError, FrameError, ProtocolError
 from sheafnet.network.frame import (
@@ -22,7 +21,7 @@ from sheafnet.network.frame import (
     unpack_mask,
 )
 from sheafnet.network.ledger import Count, Fate, Key, Ledger, key_of, measure
-from sheafnet.network.payload import Array, WireDtype, pack, unpack
+from sheafnet.network.payload import Array, WireDtype, all_finite, pack, unpack
 from sheafnet.topology import Edge, Topology
 
 _ONE_MESSAGE = Count(messages=1)
@@ -86,6 +85,7 @@ class Endpoint:
         self._last_taken: dict[tuple[int, Kind], int] = {}
         self._missed: set[Address] = set()
         self._asked: dict[int, tuple[int, Mask]] = {}
+        self._seconds = 0.0
 
     def send(
         self,
@@ -108,8 +108,13 @@ class Endpoint:
             ProtocolError: the edge does not allow it.
             DivergenceError: the array is not finite.
         """
+        begin = time.thread_time()
         own = self._edge(edge)
-        rows = self._checked_rows(own, kind, round_, array, mask)
+        try:
+            rows = self._checked_rows(own, kind, round_, array, mask)
+        except ProtocolError as error:
+            arrow = self._arrow(own, self.node)
+            raise ProtocolError(f"{arrow}, round {round_}: {error}") from None
         dtype = WireDtype.NONE if array is None else self._limits.dtypes[kind]
         key = Key(kind.phase, round_, edge, own.direction(self.node))
         frame = Frame(
@@ -129,6 +134,12 @@ class Endpoint:
         buffer = encode(frame)
         self.ledger.record("sent", key, measure(frame, len(buffer)))
         self._transport.send(own.other(self.node), buffer)
+        self._seconds += time.thread_time() - begin
+
+    def drain_seconds(self) -> float:
+        """Processor seconds spent in `send`, local delivery included, since the last call."""
+        spent, self._seconds = self._seconds, 0.0
+        return spent
 
     def accept(self, frame: Frame, size: int) -> None:
         """Count and keep a frame that arrived in `size` bytes.
@@ -139,7 +150,14 @@ class Endpoint:
         address = (frame.edge, frame.kind, frame.round)
         fate: Fate = "rejected"
         try:
-            message = self._checked(frame)
+            edge = self._edge(frame.edge)
+            try:
+                message = self._checked(edge, frame)
+            except FrameError:
+                raise
+            except ProtocolError as error:
+                arrow = self._arrow(edge, edge.other(self.node))
+                raise ProtocolError(f"{arrow}, round {frame.round}: {error}") from None
             if address in self._missed:
                 self._missed.discard(address)
                 fate = "late"
@@ -188,25 +206,24 @@ class Endpoint:
         self, edge: Edge, kind: Kind, round_: int, array: Array | None, mask: Mask | None
     ) -> int:
         limit = self._limits.rows.get(kind, -1)
-        where = f"{self._arrow(edge, self.node)}, round {round_}"
         if mask is not None and not (
             mask.shape == (limit,) or (kind is Kind.ANSWER and mask.ndim == 1 and mask.size < limit)
         ):
-            raise ProtocolError(f"{where}: a row mask of shape {mask.shape} for {limit} rows")
+            raise ProtocolError(f"a row mask of shape {mask.shape} for {limit} rows")
         if array is None:
             if kind is not Kind.REQUEST:
-                raise ProtocolError(f"{where}: a {kind.name.lower()} without a tensor")
-            _check_rows(where, kind, limit, 0, mask)
+                raise ProtocolError(f"a {kind.name.lower()} without a tensor")
+            _check_rows(kind, limit, 0, mask)
             return 0
         if kind is Kind.REQUEST:
-            raise ProtocolError(f"{where}: a request carries no tensor")
+            raise ProtocolError("a request carries no tensor")
         if array.ndim != 2 or array.shape[1] != edge.dim or array.shape[0] > limit:
             raise ProtocolError(
-                f"{where}: a {kind.name.lower()} of shape {array.shape}; "
+                f"a {kind.name.lower()} of shape {array.shape}; "
                 f"this edge carries (at most {max(limit, 0)}, {edge.dim}) and nothing else"
             )
-        _check_rows(where, kind, limit, len(array), mask)
-        if not np.isfinite(array).all():
+        _check_rows(kind, limit, len(array), mask)
+        if not all_finite(array):
             raise DivergenceError(
                 f"node {self._topology.nodes[self.node].id}, edge {self._arrow(edge, self.node)}, "
                 f"{kind.phase} round {round_}: the {kind.name.lower()} has NaN or infinite values. "
@@ -214,32 +231,30 @@ class Endpoint:
             )
         return int(array.shape[0])
 
-    def _checked(self, frame: Frame) -> Message:
-        edge = self._edge(frame.edge)
-        where = f"{self._arrow(edge, edge.other(self.node))}, round {frame.round}"
+    def _checked(self, edge: Edge, frame: Frame) -> Message:
         if frame.run != self._limits.run:
-            raise ProtocolError(f"{where}: a frame of another run ({frame.run:#x})")
+            raise ProtocolError(f"a frame of another run ({frame.run:#x})")
         if frame.direction == edge.direction(self.node):
-            raise ProtocolError(f"{where}: a frame in the direction of its own receiver")
+            raise ProtocolError("a frame in the direction of its own receiver")
         if frame.incarnation < self._peer_incarnation[frame.edge]:
-            raise ProtocolError(f"{where}: a frame of incarnation {frame.incarnation}, now stale")
+            raise ProtocolError(f"a frame of incarnation {frame.incarnation}, now stale")
         limit = self._limits.rows.get(frame.kind)
         if limit is None:
-            raise ProtocolError(f"{where}: this run has no {frame.kind.name.lower()}")
+            raise ProtocolError(f"this run has no {frame.kind.name.lower()}")
         expected = WireDtype.NONE if frame.kind is Kind.REQUEST else self._limits.dtypes[frame.kind]
         if frame.dtype is not expected:
-            raise ProtocolError(f"{where}: {frame.dtype.name} where {expected.name} was agreed")
+            raise ProtocolError(f"{frame.dtype.name} where {expected.name} was agreed")
         if self._unread[frame.edge] >= UNREAD_LIMIT:
-            raise ProtocolError(f"{where}: {UNREAD_LIMIT} frames are unread already")
+            raise ProtocolError(f"{UNREAD_LIMIT} frames are unread already")
         mask = None if frame.mask is None else unpack_mask(frame.mask, limit)
-        _check_rows(where, frame.kind, limit, frame.rows, mask)
+        _check_rows(frame.kind, limit, frame.rows, mask)
         if frame.kind is Kind.ANSWER:
-            mask = self._answered_rows(where, frame, mask)
+            mask = self._answered_rows(frame, mask)
         array = unpack(frame.payload, frame.dtype, frame.rows, edge.dim)
         self._peer_incarnation[frame.edge] = frame.incarnation
         return Message(array, mask)
 
-    def _answered_rows(self, where: str, frame: Frame, given: Mask | None) -> Mask | None:
+    def _answered_rows(self, frame: Frame, given: Mask | None) -> Mask | None:
         """The rows of the batch that an answer has; None where it has all that were asked for.
 
         An answer that nobody will read any more is not looked into.
@@ -248,14 +263,14 @@ class Endpoint:
             return None
         round_, asked = self._asked.get(frame.edge, (-1, None))
         if asked is None or frame.round != round_:
-            raise ProtocolError(f"{where}: an answer that nobody asked for")
+            raise ProtocolError("an answer that nobody asked for")
         count = int(asked.sum())
         if given is None:
             if frame.rows != count:
-                raise ProtocolError(f"{where}: {frame.rows} rows where {count} were asked for")
+                raise ProtocolError(f"{frame.rows} rows where {count} were asked for")
             return None
         if given[count:].any():
-            raise ProtocolError(f"{where}: a row mask that names rows beyond {count}")
+            raise ProtocolError(f"a row mask that names rows beyond {count}")
         rows = asked.copy()
         rows[asked] = given[:count]
         return rows
@@ -264,7 +279,7 @@ class Endpoint:
         return self._topology.arrow(edge.index, edge.direction(sender))
 
 
-def _check_rows(where: str, kind: Kind, limit: int, rows: int, mask: Mask | None) -> None:
+def _check_rows(kind: Kind, limit: int, rows: int, mask: Mask | None) -> None:
     """What a kind may have for rows and mask; the same rule at both ends."""
     if mask is None:
         right = rows == limit if kind in _WHOLE else kind is Kind.ANSWER and rows <= limit
@@ -274,5 +289,5 @@ def _check_rows(where: str, kind: Kind, limit: int, rows: int, mask: Mask | None
     if not right:
         masked = "no row mask" if mask is None else f"a mask of {int(mask.sum())} rows"
         raise ProtocolError(
-            f"{where}: a {kind.name.lower()} of {rows} rows with {masked}, of {limit} in all"
+            f"a {kind.name.lower()} of {rows} rows with {masked}, of {limit} in all"
         )

@@ -22,7 +22,6 @@ framing. This module neither opens a socket nor knows the graph; what an edge al
 `channel`.
 """
 
-import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
@@ -30,6 +29,7 @@ from typing import Literal
 import msgpack
 import numpy as np
 import numpy.typing as npt
+from isal.isal_zlib import crc32
 
 from sheafnet.errors import FrameError
 from sheafnet.network.payload import WireDtype
@@ -62,6 +62,8 @@ class Kind(IntEnum):
         return _PHASE_OF[self]
 
 
+_KINDS = tuple(Kind)
+_DTYPES = tuple(WireDtype)
 _PHASE_OF: dict[Kind, Phase] = {
     Kind.PROJECTION: "train",
     Kind.GRADIENT: "train",
@@ -72,7 +74,7 @@ _PHASE_OF: dict[Kind, Phase] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Frame:
     """A message as it travels; `mask` and `payload` are raw bytes."""
 
@@ -111,7 +113,7 @@ def encode(frame: Frame) -> bytes:
         )
     )
     body = memoryview(packed)[:-1]
-    return b"".join((body, _UINT32, zlib.crc32(body).to_bytes(4, "big")))
+    return b"".join((body, _UINT32, crc32(body).to_bytes(4, "big")))
 
 
 def decode(buffer: bytes) -> Frame:
@@ -138,32 +140,32 @@ def decode(buffer: bytes) -> Frame:
         raise FrameError(f"not an array of {_FIELDS} elements")
     head, run, incarnation, round_, edge, direction, dtype, rows, mask, payload, crc = fields
     named = edge if type(edge) is int and 0 <= edge < 1 << 32 else None
-    numbers = (head, run, incarnation, round_, edge, direction, dtype, rows, crc)
-    if not all(type(n) is int and 0 <= n < 1 << 32 for n in numbers):
-        raise FrameError("a header field is not a 32-bit number", named)
+    for number in (head, run, incarnation, round_, edge, direction, dtype, rows, crc):
+        if type(number) is not int or number < 0 or number >> 32:
+            raise FrameError("a header field is not a 32-bit number", named)
     if type(payload) is not bytes or not (mask is None or type(mask) is bytes):
         raise FrameError("mask or payload are not bytes", named)
     body = memoryview(buffer)[:-_CHECKSUM_BYTES]
-    if buffer[-_CHECKSUM_BYTES] != _UINT32[0] or zlib.crc32(body) != crc:
+    if buffer[-_CHECKSUM_BYTES] != _UINT32[0] or crc32(body) != crc:
         raise FrameError("the checksum does not match", named)
     if head >> 4 != VERSION:
         raise FrameError(f"version {head >> 4}; this is version {VERSION}", named)
-    if head & 15 not in Kind._value2member_map_:
+    if head & 15 >= len(_KINDS):
         raise FrameError(f"unknown kind {head & 15}", named)
-    if dtype not in WireDtype._value2member_map_:
+    if dtype >= len(_DTYPES):
         raise FrameError(f"unknown dtype {dtype}", named)
     if direction > 1:
         raise FrameError(f"direction {direction} is neither 0 nor 1", named)
     if rows > MAX_ROWS:
         raise FrameError(f"{rows} rows are more than {MAX_ROWS}", named)
     return Frame(
-        Kind(head & 15),
+        _KINDS[head & 15],
         run,
         incarnation,
         round_,
         edge,
         direction,
-        WireDtype(dtype),
+        _DTYPES[dtype],
         rows,
         mask,
         payload,

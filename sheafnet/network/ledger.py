@@ -11,7 +11,7 @@ is an `AccountingError`. Copies and frames of strangers were never sent by the e
 they are counted too (``duplicated``, and ``rejected`` beyond what is short) but balance nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
@@ -21,6 +21,9 @@ from sheafnet.network.frame import Frame, Phase
 Fate = Literal["sent", "delivered", "late", "dropped", "rejected", "duplicated", "missed"]
 """What became of a message. ``missed``: the receiver's wait for it ended without it."""
 
+FATES: tuple[Fate, ...] = get_args(Fate)
+Numbers = Sequence[int]
+"""Messages, payload, framing, control."""
 _CERTAIN: tuple[Fate, ...] = ("delivered", "late", "dropped")
 
 
@@ -73,6 +76,31 @@ def measure(frame: Frame, size: int) -> Count:
 Entry = tuple[Key, Fate, int, int, int, int]
 """Key, fate, messages, payload, framing, control: what a host reports."""
 
+Row = tuple[Key, int, int, int, int]
+"""Key, messages, payload, framing, control that were sent and delivered in full."""
+
+
+def balance(entries: Sequence[Entry]) -> tuple[list[Row], list[Entry]]:
+    """Check the edges whose two ends are both in `entries`, in the order of their keys.
+
+    Returns:
+        A row for each key of which every byte that was sent was delivered and nothing else
+        happened, and the entries of all other keys.
+    """
+    by_key: dict[Key, list[Entry]] = {}
+    for entry in entries:
+        by_key.setdefault(entry[0], []).append(entry)
+    rows: list[Row] = []
+    rest: list[Entry] = []
+    for key in sorted(by_key):
+        found = by_key[key]
+        fates = {entry[1]: entry[2:] for entry in found}
+        if len(found) == 2 and fates.get("sent") == fates.get("delivered"):
+            rows.append((key, *fates["sent"]))
+        else:
+            rest += found
+    return rows, rest
+
 
 class Ledger:
     """The counts of one node, until they are drained to the coordinator."""
@@ -82,7 +110,10 @@ class Ledger:
 
     def record(self, fate: Fate, key: Key, count: Count) -> None:
         """Add `count` under `key` and `fate`."""
-        self._counts.setdefault((key, fate), Count()).add(count)
+        known = self._counts.get((key, fate))
+        if known is None:
+            self._counts[key, fate] = known = Count()
+        known.add(count)
 
     def drain(self) -> list[Entry]:
         """The counts since the last call, as plain tuples in the order of first use."""
@@ -99,10 +130,6 @@ class Line:
 
     key: Key
     fates: dict[Fate, Count] = field(default_factory=dict)
-
-    def recorded(self) -> dict[Fate, Count]:
-        """`fates` in the order of `Fate`, whichever end reported first."""
-        return {fate: self.fates[fate] for fate in get_args(Fate) if fate in self.fates}
 
     def of(self, fate: Fate) -> Count:
         """The count of `fate`, zero where nothing was recorded."""
@@ -162,6 +189,12 @@ class Account:
             if fate == "sent":
                 total = self.totals.setdefault((key.phase, key.edge, key.direction), Count())
                 total.add(count)
+
+    def enter(self, rows: Iterable[Row]) -> None:
+        """Enter what a host has balanced."""
+        for key, *numbers in rows:
+            total = self.totals.setdefault((key.phase, key.edge, key.direction), Count())
+            total.add(Count(*numbers))
 
     def settle(self) -> Iterator[Line]:
         """Yield and forget the lines that balance; for when every host has reported."""

@@ -154,13 +154,17 @@ class SocketHub:
 
     def receive(self, timeout_s: float) -> list[bytes]:
         """What has arrived, at most a batch; waits up to `timeout_s` for the first."""
-        self._pull.setsockopt(zmq.RCVTIMEO, max(0, int(timeout_s * 1000)))
+        buffers: list[bytes] = []
         try:
-            buffers = [self._pull.recv()]
+            if not self._readable():
+                if timeout_s <= 0:
+                    return buffers
+                self._pull.setsockopt(zmq.RCVTIMEO, max(1, int(timeout_s * 1000)))
+                buffers.append(self._pull.recv())
+            while len(buffers) < _BATCH and self._readable():
+                buffers.append(self._pull.recv(zmq.NOBLOCK))
         except zmq.Again:
-            return []
-        while len(buffers) < _BATCH and self._readable():
-            buffers.append(self._pull.recv())
+            pass
         return buffers
 
     def _readable(self) -> bool:

@@ -1,30 +1,30 @@
 """The coordinator: hands out stretches of rounds, collects reports, keeps the books.
 
-A plain class without Ray or torch. Each `step` runs one stretch on all hosts, settles the byte
-ledger, and appends to the run directory what the nodes measured. It is in no node's way inside a
-stretch and never sees a sample, an embedding or a projection.
+A plain class without Ray or torch. Each `step` waits for one stretch on all hosts, settles the byte
+ledger, and appends to the run directory what the nodes measured, while the hosts are at the next
+stretch already. It is in no node's way and never sees a sample, an embedding or a projection.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sheafnet.network.frame import Phase
-from sheafnet.network.ledger import Account, Line
+from sheafnet.network.ledger import FATES, Account, Count, Fate, Key, Line, Numbers
 from sheafnet.nodes.events import evaluation_points
 from sheafnet.runtime.diagnosis import Watch, contrasted, diagnose_run
-from sheafnet.runtime.figures import Costs, has_spectrum, spectrum_of, summarize
+from sheafnet.runtime.figures import Costs, spectrum_of, summarize
 from sheafnet.runtime.finding import Finding
+from sheafnet.runtime.keep import Keep
 from sheafnet.runtime.measurements import Measurements, number
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.pool import HostPool
+from sheafnet.runtime.report import Parameters, Report
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Summary
-
-if TYPE_CHECKING:
-    from sheafnet.runtime.host import Report
+from sheafnet.sheaf.cellular import Spectrum
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,9 @@ class Coordinator:
         self._edges = contrasted(plan.method)
         self._watch = Watch(self._edges, plan.config)
         self._costs = Costs()
+        self._submitted: deque[Stretch] = deque()
+        self._since = 0.0
+        self._spectrum: Spectrum | None = None
 
     def start(self) -> None:
         """Start the hosts.
@@ -72,6 +75,12 @@ class Coordinator:
             ActorError: a host could not be made.
         """
         self._costs.actors = self._pool.start()
+        sizes = self._pool.sizes()
+        self._keep = Keep.within(self._plan, sum(size.parameter_bytes for size in sizes))
+        if self._keep.left_out:
+            self._directory.mark("running", left_out=list(self._keep.left_out))
+        self._submit()
+        self._since = time.perf_counter()
 
     def step(self) -> Progress | None:
         """Run the next stretch; None when the plan is done and every byte is accounted for.
@@ -82,13 +91,17 @@ class Coordinator:
             AccountingError: the bytes do not balance.
             NetworkError: a host failed.
         """
-        stretch = next(self._stretches, None)
-        if stretch is None:
+        if not self._submitted:
             self._log_ledger(self._account.close())
             return None
-        begin = time.perf_counter()
-        reports = self._pool.run(stretch)
-        self._costs.seconds[stretch.phase] += time.perf_counter() - begin
+        stretch = self._submitted.popleft()
+        self._submit()
+        reports = self._pool.collect()
+        now = time.perf_counter()
+        self._costs.seconds[stretch.phase] += now - self._since
+        self._since = now
+        for report in reports:
+            self._costs.spent[stretch.phase].add(report.seconds)
         findings = self._take(stretch, reports)
         for report in reports:
             if report.failure is not None:
@@ -105,50 +118,68 @@ class Coordinator:
             findings=tuple(findings),
         )
 
+    def _submit(self) -> None:
+        """Hand the next stretch to the hosts, if there is one."""
+        stretch = next(self._stretches, None)
+        if stretch is not None:
+            self._submitted.append(stretch)
+            self._pool.submit(stretch)
+
     def finish(self, startup_s: float, wall_s: float) -> Summary:
         """Save every node's parameters, aggregate the figures, write the summary."""
-        parameters = self._pool.parameters()
-        for index in sorted(parameters):
-            node = self._plan.topology.nodes[index].id
-            self._directory.write_parameters(node, parameters[index])
+        self._costs.memory_mb = [size.memory_mb for size in self._pool.sizes()]
+        if self._keep.parameters:
+            for part in self._pool.parameters():
+                for index, parameters in sorted(part.items()):
+                    self._directory.write_parameters(
+                        self._plan.topology.nodes[index].id, parameters
+                    )
         self._costs.startup_s, self._costs.wall_s = startup_s, wall_s
-        summary = summarize(self._plan, self._account, self._measured, self._costs, parameters)
+        summary = summarize(self._plan, self._account, self._measured, self._costs, self._spectrum)
         found = diagnose_run(summary, self._watch.lines, self._edges, self._plan.config)
         summary = summary.model_copy(update={"diagnosis": found})
         self._directory.write_summary(summary.model_dump(mode="json"))
         return summary
 
-    def _take(self, stretch: Stretch, reports: "list[Report]") -> list[Finding]:
+    def _take(self, stretch: Stretch, reports: list[Report]) -> list[Finding]:
         sent: dict[int, int] = defaultdict(int)
         for report in reports:
+            self._account.enter(report.balanced)
             self._account.post(report.ledger)
+            for key, _, *sizes in report.balanced:
+                sent[key.round] += sum(sizes)
             for key, fate, _, *sizes in report.ledger:
                 if fate == "sent":
                     sent[key.round] += sum(sizes)
-        self._costs.memory_mb = [report.memory_mb for report in reports]
         rejected = sum(report.rejected for report in reports)
         if rejected > self._costs.rejected:
             why = [text for report in reports for text in report.rejections]
             self._directory.mark("running", rejections=why)
         self._costs.rejected = rejected
-        self._log_ledger(self._account.settle())
+        self._log_ledger(self._account.settle(), reports)
         records = {n: r for report in reports for n, r in sorted(report.records.items())}
         if stretch.phase == "train":
             lines = self._measured.add_training({n: r.train for n, r in records.items()})
         elif stretch.phase == "evaluation":
+            maps = {n: m for report in reports for n, m in (report.restrictions or {}).items()}
             lines = self._measured.add_evaluation(
-                {n: r.evaluation for n, r in records.items()}, **self._standing(stretch.first)
+                {n: r.evaluation for n, r in records.items()}, **self._standing(stretch.first, maps)
             )
         else:
             lines = self._measured.add_inference({n: r.inference for n, r in records.items()})
-        self._directory.append("rounds", (line | {"bytes": sent[line["round"]]} for line in lines))
+        extra: dict[str, Any] = {} if self._keep.losses_by_edge else {"contrastive_per_edge": None}
+        self._directory.append(
+            "rounds",
+            (
+                line | {"bytes": sent[line["round"]]} | (extra if "loss" in line else {})
+                for line in lines
+            ),
+        )
         return self._watch.add(lines) if stretch.phase == "train" else []
 
-    def _standing(self, evaluation: int) -> Mapping[str, Any]:
+    def _standing(self, evaluation: int, maps: Parameters) -> Mapping[str, Any]:
         """How far training has come and what it has cost when an evaluation takes place."""
-        spectrum = None
-        if has_spectrum(self._plan):
-            spectrum = spectrum_of(self._plan, self._pool.parameters())
+        self._spectrum = spectrum = spectrum_of(self._plan, maps) if maps else None
         return {
             "after": evaluation_points(self._plan.config)[evaluation],
             "train_bytes": sum(
@@ -157,22 +188,49 @@ class Coordinator:
             "spectral_gap": number(spectrum.gap) if spectrum else None,
         }
 
-    def _log_ledger(self, lines: Iterable[Line]) -> None:
-        arrow = self._plan.method.network.arrow
+    def _log_ledger(self, lines: Iterable[Line], reports: Sequence[Report] = ()) -> None:
+        counted: list[tuple[Key, dict[Fate, Numbers]]] = [
+            (key, {"sent": numbers, "delivered": numbers})
+            for report in reports
+            for key, *numbers in report.balanced
+        ]
+        counted += [
+            (line.key, {fate: line.fates[fate].numbers() for fate in FATES if fate in line.fates})
+            for line in lines
+        ]
+        if self._keep.ledger_by_edge:
+            arrow = self._plan.method.network.arrow
+            counted.sort(key=lambda line: line[0])
+            named = [(key, arrow(key.edge, key.direction), fates) for key, fates in counted]
+        else:
+            named = [(key, "*", fates) for key, fates in _by_round(counted)]
         self._directory.append(
             "ledger",
             (
                 {
-                    "phase": line.key.phase,
-                    "round": line.key.round,
-                    "edge": arrow(line.key.edge, line.key.direction),
-                    **{fate: _numbers(count.numbers()) for fate, count in line.recorded().items()},
+                    "phase": key.phase,
+                    "round": key.round,
+                    "edge": edge,
+                    **{fate: dict(zip(_NAMES, n, strict=True)) for fate, n in fates.items()},
                 }
-                for line in lines
+                for key, edge, fates in named
             ),
         )
 
 
-def _numbers(numbers: tuple[int, int, int, int]) -> Mapping[str, Any]:
-    names = ("messages", "payload_bytes", "framing_bytes", "control_bytes")
-    return dict(zip(names, numbers, strict=True))
+_NAMES = ("messages", "payload_bytes", "framing_bytes", "control_bytes")
+
+
+def _by_round(
+    counted: Iterable[tuple[Key, dict[Fate, Numbers]]],
+) -> list[tuple[Key, dict[Fate, Numbers]]]:
+    """The sums over edges and directions."""
+    sums: dict[Key, dict[Fate, Count]] = {}
+    for key, fates in counted:
+        of_round = sums.setdefault(Key(key.phase, key.round, 0, 0), {})
+        for fate, numbers in fates.items():
+            of_round.setdefault(fate, Count()).add(Count(*numbers))
+    return [
+        (key, {fate: of[fate].numbers() for fate in FATES if fate in of})
+        for key, of in sorted(sums.items())
+    ]

@@ -20,7 +20,7 @@ from sheafnet.runtime.measurements import (
     number,
 )
 from sheafnet.runtime.plan import Plan
-from sheafnet.runtime.pool import Parameters
+from sheafnet.runtime.report import Parameters, Seconds
 from sheafnet.runtime.summary import (
     Alignment,
     Bytes,
@@ -28,6 +28,7 @@ from sheafnet.runtime.summary import (
     Communication,
     EdgeAlignment,
     Estimate,
+    HostRound,
     InferenceTraffic,
     Memory,
     Missing,
@@ -50,6 +51,9 @@ class Costs:
 
     actors: int = 0
     seconds: dict[Phase, float] = field(default_factory=lambda: defaultdict(float))
+    """Wall-clock time of each phase."""
+    spent: dict[Phase, Seconds] = field(default_factory=lambda: defaultdict(Seconds))
+    """What all hosts together did in it."""
     memory_mb: list[float] = field(default_factory=list)
     rejected: int = 0
     startup_s: float = 0.0
@@ -57,7 +61,7 @@ class Costs:
 
 
 def summarize(
-    plan: Plan, account: Account, measured: Measurements, costs: Costs, parameters: Parameters
+    plan: Plan, account: Account, measured: Measurements, costs: Costs, spectrum: Spectrum | None
 ) -> Summary:
     """The summary of a finished run."""
     config, topology = plan.config, plan.topology
@@ -90,13 +94,15 @@ def summarize(
         ),
         alignment=_alignment(plan, measured.evaluation),
         missing=missing,
-        sheaf=_sheaf(plan, measured, parameters),
+        sheaf=_sheaf(plan, measured, spectrum),
         timing=Timing(
             startup_s=round(costs.startup_s, 3),
             train_round_ms=_per_round(costs, plan, "train"),
             evaluation_s=round(costs.seconds["evaluation"], 3),
             inference_round_ms=_per_round(costs, plan, "inference"),
             wall_s=round(costs.wall_s, 3),
+            train_host=_host_round(costs, plan, "train"),
+            inference_host=_host_round(costs, plan, "inference"),
         ),
         memory=Memory(
             actor_mb=round(mean(costs.memory_mb), 1),
@@ -109,6 +115,16 @@ def summarize(
 def _per_round(costs: Costs, plan: Plan, phase: Phase) -> float | None:
     rounds = plan.rounds(phase)
     return round(1000 * costs.seconds[phase] / rounds, 3) if rounds else None
+
+
+def _host_round(costs: Costs, plan: Plan, phase: Phase) -> HostRound:
+    scale = 1000 / max(1, plan.rounds(phase) * costs.actors)
+    spent = costs.spent[phase]
+    return HostRound(
+        compute_ms=round(scale * spent.compute, 3),
+        messaging_ms=round(scale * spent.messaging, 3),
+        wait_ms=round(scale * spent.wait, 3),
+    )
 
 
 def _traffic(plan: Plan, account: Account, phase: Phase) -> dict[str, Any]:
@@ -198,8 +214,8 @@ def _mean_scores(scores: Sequence[EdgeScores], shots: Sequence[int]) -> dict[str
 
 def _missing(plan: Plan, measured: Measurements) -> Missing:
     per_node = {}
-    for index, records in sorted(measured.inference.items()):
-        totals = inference_totals(records)
+    for index, record in sorted(measured.inference.items()):
+        totals = inference_totals([record])
         del totals["missed"]
         per_node[plan.topology.nodes[index].id] = NodeMissing(**totals)
     judged = [node for node in per_node.values() if node.missing]
@@ -223,8 +239,7 @@ def _missing(plan: Plan, measured: Measurements) -> Missing:
     )
 
 
-def _sheaf(plan: Plan, measured: Measurements, parameters: Parameters) -> SheafFigures:
-    spectrum = spectrum_of(plan, parameters) if has_spectrum(plan) else None
+def _sheaf(plan: Plan, measured: Measurements, spectrum: Spectrum | None) -> SheafFigures:
     return SheafFigures(
         stalk_dimension=_stalk_dimension(plan),
         global_sections=spectrum.global_sections if spectrum else None,

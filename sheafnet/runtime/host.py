@@ -3,63 +3,45 @@
 Every node is a program that runs until it needs a frame that is not there. The host advances
 whichever node can go on, delivers what arrives from other processes, and lets a wait end at its
 deadline. It holds no state of the method and decides nothing that a result depends on.
+
+Which node goes first decides how much memory a round takes: a node keeps its activations from its
+encoding until its neighbours' projections are there. So the host finishes rounds before it begins
+others, and begins with the nodes that have neighbours elsewhere, then theirs, and so on inwards.
 """
 
-import math
+import heapq
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import psutil
 import torch
 
 from sheafnet.errors import SheafnetError
-from sheafnet.network.channel import Address, Endpoint
-from sheafnet.network.ledger import Entry
+from sheafnet.network.channel import Address, Endpoint, Message
+from sheafnet.network.ledger import balance
 from sheafnet.network.sockets import SocketHub
 from sheafnet.network.switchboard import Switchboard
-from sheafnet.nodes.node import FloatArray, Node, Program
+from sheafnet.nodes.node import Node, Program
 from sheafnet.nodes.programs import programs_of
-from sheafnet.nodes.records import EvaluationRecord, InferenceRecord, TrainRecord
+from sheafnet.runtime.figures import has_spectrum
 from sheafnet.runtime.plan import Plan, Stretch
+from sheafnet.runtime.report import HostSize, NodeRecords, Parameters, Report, Seconds
+from sheafnet.topology import Topology
 
 _LONGEST_POLL_S = 0.2
 """How soon a waiting host notices that it is to stop."""
 
 
 @dataclass
-class NodeRecords:
-    """The records of one node in a stretch."""
-
-    train: list[TrainRecord] = field(default_factory=list)
-    evaluation: list[EvaluationRecord] = field(default_factory=list)
-    inference: list[InferenceRecord] = field(default_factory=list)
-
-
-@dataclass
-class Report:
-    """What a host tells the coordinator after a stretch."""
-
-    records: dict[int, NodeRecords]
-    ledger: list[Entry]
-    rejected: int
-    """Frames refused so far."""
-    rejections: list[str]
-    """Why, for the last of them."""
-    memory_mb: float
-    """Memory that belongs to this process alone."""
-    failure: SheafnetError | None = None
-
-
-@dataclass
 class _Waiting:
     program: Program
-    addresses: list[Address] | None = None
-    """None before the program has started."""
-    patience_s: float = math.inf
-    """Idle seconds of the host after which it goes on with what has come."""
+    addresses: list[Address]
+    until_s: float
+    """Idle seconds of the host, since it was made, after which it goes on with what has come."""
 
 
 class Host:
@@ -82,6 +64,9 @@ class Host:
         self._endpoints: dict[int, Endpoint] = {}
         self._nodes: dict[int, Node] = {}
         self._stop = threading.Event()
+        self._idle_s = 0.0
+        self._seconds = Seconds()
+        self._rank = _ranks(plan.method.network, nodes)
         limits = plan.limits(run)
         for index in nodes:
             endpoint = Endpoint(plan.method.network, index, limits, self._board)
@@ -90,12 +75,16 @@ class Host:
             self._nodes[index] = Node(plan.config, plan.method, index, plan.dataset, endpoint)
 
     def abort(self) -> None:
-        """Make a running stretch end at its next wait; may be called from another thread."""
+        """Make a running stretch end at its next wait, and later ones at once.
+
+        May be called from another thread.
+        """
         self._stop.set()
 
     def run(self, stretch: Stretch) -> Report:
         """Run `stretch` on all nodes here; a failure comes back in the report."""
         torch.set_num_threads(1)  # the number is a property of the calling thread
+        begin, self._seconds = time.perf_counter(), Seconds()
         records = {index: NodeRecords() for index in self._nodes}
         programs = {
             index: self._program(node, stretch, records[index])
@@ -104,22 +93,47 @@ class Host:
         failure = self._drive(programs)
         for program in programs.values():
             program.close()
+        spent = self._seconds
+        sending = sum(endpoint.drain_seconds() for endpoint in self._endpoints.values())
+        spent.compute -= sending
+        spent.messaging += sending
+        spent.wait = max(0.0, time.perf_counter() - begin - spent.compute - spent.messaging)
+        balanced, rest = balance(self._board.drain())
         return Report(
             records=records,
-            ledger=self._board.drain(),
+            balanced=balanced,
+            ledger=rest,
             rejected=self._board.rejected,
             rejections=list(self._board.rejections),
-            memory_mb=psutil.Process().memory_full_info().uss / 1e6,
+            seconds=spent,
+            restrictions=self._restrictions() if stretch.phase == "evaluation" else None,
             failure=failure,
         )
 
-    def parameters(self) -> dict[int, dict[str, FloatArray]]:
-        """Every parameter of every node here."""
-        return {index: node.parameters() for index, node in self._nodes.items()}
+    def parameters(self, nodes: Sequence[int]) -> Parameters:
+        """Every parameter of those of `nodes` that live here."""
+        return {index: self._nodes[index].parameters() for index in nodes if index in self._nodes}
+
+    def size(self) -> HostSize:
+        """What this process takes."""
+        parameters = (node.parameters().values() for node in self._nodes.values())
+        return HostSize(
+            memory_mb=float(psutil.Process().memory_full_info().uss) / 1e6,
+            parameter_bytes=sum(array.nbytes for arrays in parameters for array in arrays),
+        )
+
+    def _restrictions(self) -> Parameters | None:
+        if not has_spectrum(self._plan):
+            return None
+        return {
+            index: {k: v.copy() for k, v in values.items() if k.startswith("restriction.")}
+            for index, values in self.parameters(list(self._nodes)).items()
+        }
 
     def _program(self, node: Node, stretch: Stretch, records: NodeRecords) -> Program:
         programs = programs_of(node.method)
         for round_ in range(stretch.first, stretch.first + stretch.rounds):
+            yield []
             if stretch.phase == "train":
                 yield from programs.train(node, round_, records.train)
             elif stretch.phase == "evaluation":
@@ -130,65 +144,104 @@ class Host:
     def _drive(self, programs: dict[int, Program]) -> SheafnetError | None:
         """Advance all programs to their end, or, once one has failed, as far as they get.
 
-        Returns the failure.
+        A program that asks for nothing can go on at any time: it is at the beginning of a round,
+        and goes on when no other can, the least advanced one first. Returns the failure.
         """
-        waiting = {index: _Waiting(program) for index, program in programs.items()}
-        ready = deque(programs)
+        waiting: dict[int, _Waiting] = {}
+        resting = [(0, self._rank[index], index) for index in programs]
+        heapq.heapify(resting)
+        ready: deque[int] = deque()
+        rests = dict.fromkeys(programs, 0)
         failure = None
-        while waiting and not self._stop.is_set():
+
+        def advance(index: int, program: Program, mail: dict[int, Message] | None) -> None:
+            nonlocal failure
+            begin = time.thread_time()
+            try:
+                addresses = program.send(mail)  # type: ignore[arg-type]  # None starts it
+            except StopIteration:
+                return
+            except SheafnetError as error:
+                failure = failure or error
+                return
+            finally:
+                self._seconds.compute += time.thread_time() - begin
+                ready.extend(self._board.touched)
+                self._board.touched.clear()
+            if addresses:
+                until_s = self._idle_s + self._plan.config.run.deadline_s
+                waiting[index] = _Waiting(program, addresses, until_s)
+                ready.append(index)
+            else:
+                rests[index] += 1
+                heapq.heappush(resting, (rests[index], self._rank[index], index))
+
+        while (waiting or resting) and not self._stop.is_set():
             while ready and not self._stop.is_set():
                 index = ready.popleft()
                 wait = waiting.get(index)
                 if wait is not None and self._can_go_on(index, wait):
-                    try:
-                        self._advance(index, waiting)
-                    except SheafnetError as error:
-                        failure = failure or error
-                    ready.append(index)
-                self._take_touched(ready)
-            if failure is not None:
+                    del waiting[index]
+                    advance(index, wait.program, self._endpoints[index].take(wait.addresses))
+            ready.extend(self._receive(0.0))
+            if ready:
+                continue
+            if resting:
+                index = heapq.heappop(resting)[2]
+                advance(index, programs[index], {} if rests[index] else None)
+            elif failure is not None:
                 break
-            if waiting:
-                idle = self._wait(min(wait.patience_s for wait in waiting.values()))
-                self._take_touched(ready)
-                for index, wait in waiting.items():
-                    wait.patience_s -= idle
-                    if wait.patience_s <= 0:
-                        ready.append(index)
+            else:
+                ready.extend(self._wait(waiting))
         return failure
 
     def _can_go_on(self, index: int, wait: _Waiting) -> bool:
-        return wait.patience_s <= 0 or self._endpoints[index].arrived(wait.addresses or ())
+        return wait.until_s <= self._idle_s or self._endpoints[index].arrived(wait.addresses)
 
-    def _take_touched(self, ready: deque[int]) -> None:
-        ready.extend(self._board.touched)
-        self._board.touched.clear()
+    def _wait(self, waiting: Mapping[int, _Waiting]) -> list[int]:
+        """Wait for a frame or a deadline; returns the nodes that may go on.
 
-    def _advance(self, index: int, waiting: dict[int, _Waiting]) -> None:
-        """Resume a node with what has come for it, up to its next wait or its end."""
-        wait = waiting.pop(index)
-        mail = None if wait.addresses is None else self._endpoints[index].take(wait.addresses)
-        try:
-            wait.addresses = wait.program.send(mail)  # type: ignore[arg-type]  # None starts it
-        except StopIteration:
-            return
-        wait.patience_s = self._plan.config.run.deadline_s
-        waiting[index] = wait
-
-    def _wait(self, longest_s: float) -> float:
-        """Wait for frames from outside and deliver all that have come; returns the seconds.
-
-        Only this idle time counts against a deadline: a host that computes for long has not
-        looked for its mail yet.
+        Only the time of such a wait counts against a deadline: a host that computes for long has
+        not looked for its mail yet. The first of `waiting` has the first deadline.
         """
-        start = time.monotonic()
-        timeout = max(0.0, min(longest_s, _LONGEST_POLL_S))
+        first = next(iter(waiting.values()), None)
+        if first is None:
+            return []
+        begin = time.monotonic()
+        touched = self._receive(min(first.until_s - self._idle_s, _LONGEST_POLL_S))
+        self._idle_s += time.monotonic() - begin
+        late = itertools.takewhile(lambda at: at[1].until_s <= self._idle_s, waiting.items())
+        return touched + [index for index, _ in late]
+
+    def _receive(self, longest_s: float) -> list[int]:
+        """Deliver the frames that have come from outside, or wait for some; returns for whom."""
         if self._hub is None:
-            time.sleep(timeout)
-        else:
-            buffers = self._hub.receive(timeout)
-            while buffers:
-                for buffer in buffers:
-                    self._board.deliver(buffer)
-                buffers = self._hub.receive(0.0)
-        return time.monotonic() - start
+            time.sleep(max(0.0, longest_s))
+            return []
+        begin = time.thread_time()
+        buffers = self._hub.receive(longest_s)
+        for buffer in buffers:
+            self._board.deliver(buffer)
+        self._seconds.messaging += time.thread_time() - begin
+        touched = list(self._board.touched)
+        self._board.touched.clear()
+        return touched
+
+
+def _ranks(network: Topology, here: Sequence[int]) -> dict[int, int]:
+    """Steps from each node of `here` to the nearest one that has a neighbour elsewhere.
+
+    Where none has, from the first node.
+    """
+    inside = set(here)
+    neighbours = {n: [e.other(n) for e in network.incident(n)] for n in here}
+    edge = [n for n in here if not inside.issuperset(neighbours[n])] or list(here[:1])
+    rank = dict.fromkeys(edge, 0)
+    queue = deque(edge)
+    while queue:
+        node = queue.popleft()
+        for other in neighbours[node]:
+            if other in inside and other not in rank:
+                rank[other] = rank[node] + 1
+                queue.append(other)
+    return {n: rank.get(n, len(here)) for n in here}

@@ -1,7 +1,6 @@
 """Node records brought together by round: the lines of rounds.jsonl."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, get_args
@@ -25,7 +24,8 @@ class Measurements:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self.evaluation: dict[int, EvaluationRecord] = {}
-        self.inference: dict[int, list[InferenceRecord]] = defaultdict(list)
+        self.inference: dict[int, InferenceRecord] = {}
+        """The sums over all rounds so far, by node."""
         self.last_train: Line = {}
         """The newest training line."""
 
@@ -65,7 +65,9 @@ class Measurements:
     def add_inference(self, records: Mapping[int, Sequence[InferenceRecord]]) -> list[Line]:
         """A line per round that every node finished."""
         for node, found in records.items():
-            self.inference[node] += found
+            known = [self.inference[node]] if node in self.inference else []
+            if known or found:
+                self.inference[node] = _sum([*known, *found])
         complete = min((len(found) for found in records.values()), default=0)
         return [
             {
@@ -123,30 +125,42 @@ class Measurements:
 
 def inference_totals(records: Sequence[InferenceRecord]) -> Line:
     """Sums of rows, and ratios of sums, over `records`: nmse and accuracy per estimator."""
-    missing = sum(r.missing for r in records)
-    variance = sum(r.variance for r in records)
-    judged = sum(r.judged for r in records)
-    present = [r.present_correct for r in records if r.present_correct is not None]
-    sums = {
-        name: EstimatorSums(
-            sum(r.estimators[name].square_error for r in records),
-            sum(r.estimators[name].correct for r in records),
-        )
-        for name in get_args(EstimatorName)
-    }
+    total = _sum(records)
+    known = total.present_correct
     return {
-        "missing": missing,
-        "unanswered": sum(r.unanswered for r in records),
-        "missed": sum(r.missed for r in records),
-        "accuracy_all_present": number(_ratio(sum(present), judged)) if present else None,
+        "missing": total.missing,
+        "unanswered": total.unanswered,
+        "missed": total.missed,
+        "accuracy_all_present": None if known is None else number(_ratio(known, total.judged)),
         "estimators": {
             name: {
-                "nmse": number(_ratio(total.square_error, variance)),
-                "accuracy": number(_ratio(total.correct, judged)),
+                "nmse": number(_ratio(sums.square_error, total.variance)),
+                "accuracy": number(_ratio(sums.correct, total.judged)),
             }
-            for name, total in sums.items()
+            for name, sums in total.estimators.items()
         },
     }
+
+
+def _sum(records: Sequence[InferenceRecord]) -> InferenceRecord:
+    """One record with the sums of `records` and the round of the last."""
+    present = [r.present_correct for r in records if r.present_correct is not None]
+    return InferenceRecord(
+        round=records[-1].round,
+        missing=sum(r.missing for r in records),
+        unanswered=sum(r.unanswered for r in records),
+        missed=sum(r.missed for r in records),
+        variance=sum(r.variance for r in records),
+        judged=sum(r.judged for r in records),
+        present_correct=sum(present) if present else None,
+        estimators={
+            name: EstimatorSums(
+                sum(r.estimators[name].square_error for r in records),
+                sum(r.estimators[name].correct for r in records),
+            )
+            for name in get_args(EstimatorName)
+        },
+    )
 
 
 def mean(values: Iterable[float]) -> float:

@@ -21,7 +21,7 @@ from sheafnet.runtime.plan import Plan
 
 PROCESS_BYTES = 210 * 10**6
 """Unique memory of an actor process before its nodes: Python, torch, Ray and the bundled data."""
-RAY_BYTES = 550 * 10**6
+RAY_BYTES = 400 * 10**6
 """What a private Ray takes on this machine beside the host actors, with the coordinator."""
 _COPIES = 4
 """Weights, gradients and both moments of the optimizer."""

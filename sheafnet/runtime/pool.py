@@ -3,18 +3,12 @@
 The pool of actors is in `ray_cluster`. Both run the same `Host`.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
 
 from sheafnet.runtime.plan import Plan, Stretch
-
-if TYPE_CHECKING:
-    from sheafnet.runtime.host import Report
-
-Parameters = Mapping[int, Mapping[str, npt.NDArray[np.float32]]]
+from sheafnet.runtime.report import HostSize, Parameters, Report
 
 
 class HostPool(Protocol):
@@ -28,8 +22,12 @@ class HostPool(Protocol):
         """
         ...
 
-    def run(self, stretch: Stretch) -> "list[Report]":
-        """Run `stretch` everywhere and return every host's report.
+    def submit(self, stretch: Stretch) -> None:
+        """Have every host run `stretch` once it is done with what was submitted before."""
+        ...
+
+    def collect(self) -> list[Report]:
+        """Every host's report of the stretch that was submitted first of those not collected.
 
         Raises:
             ActorError: a host died.
@@ -37,8 +35,12 @@ class HostPool(Protocol):
         """
         ...
 
-    def parameters(self) -> Parameters:
-        """The parameters of every node."""
+    def parameters(self) -> Iterator[Parameters]:
+        """The parameters of every node, some nodes at a time."""
+        ...
+
+    def sizes(self) -> list[HostSize]:
+        """What each process that holds nodes takes."""
         ...
 
 
@@ -48,6 +50,7 @@ class LocalPool:
     def __init__(self, plan: Plan, run: str) -> None:
         self._plan = plan
         self._run = run
+        self._submitted: deque[Stretch] = deque()
 
     def start(self) -> int:
         """Make the one host."""
@@ -56,10 +59,19 @@ class LocalPool:
         self._host = Host(self._plan, self._run, range(len(self._plan.topology.nodes)))
         return 1
 
-    def run(self, stretch: Stretch) -> "list[Report]":
-        """Run `stretch` here."""
-        return [self._host.run(stretch)]
+    def submit(self, stretch: Stretch) -> None:
+        """Remember `stretch`."""
+        self._submitted.append(stretch)
 
-    def parameters(self) -> Parameters:
-        """The parameters of every node."""
-        return self._host.parameters()
+    def collect(self) -> list[Report]:
+        """Run the next stretch here."""
+        return [self._host.run(self._submitted.popleft())]
+
+    def parameters(self) -> Iterator[Parameters]:
+        """The parameters of every node, one at a time."""
+        for node in self._plan.topology.nodes:
+            yield self._host.parameters([node.index])
+
+    def sizes(self) -> list[HostSize]:
+        """What this process takes."""
+        return [self._host.size()]

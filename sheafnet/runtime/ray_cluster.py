@@ -11,10 +11,11 @@ import shutil
 import signal
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sheafnet.config import Config
 from sheafnet.errors import ActorError, ClusterError, DeadlineError, SheafnetError
@@ -23,7 +24,7 @@ from sheafnet.runtime.address import check_address
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.machines import Machine, refuse_unfit, this_machine
 from sheafnet.runtime.plan import Plan, Stretch
-from sheafnet.runtime.pool import Parameters
+from sheafnet.runtime.report import HostSize, Parameters, Report
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Summary
 from sheafnet.version import __version__
@@ -35,21 +36,24 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-if TYPE_CHECKING:
-    from sheafnet.runtime.host import Report
-
 _START_DEADLINE_S = 180.0
 _PROBE_DEADLINE_S = 60.0
 _HANDSHAKE_DEADLINE_S = 20.0
 _ANSWER_S = 15.0
 """Least time that an actor has for an answer, whatever the deadline of frames."""
+_AT_ONCE = 16
+"""Nodes of a host whose parameters are on their way together."""
 _OBJECT_STORE_BYTES = 100 * 2**20
 _PACKAGE = Path(__file__).parents[1]
 """Sent to every machine of a cluster that is joined, so that all run the same code."""
 
 
 class HostProcess:
-    """The actor around a `Host`: some nodes of the network and their sockets."""
+    """The actor around a `Host`: some nodes of the network and their sockets.
+
+    Its calls run one after the other, except for those of the group ``control``, which are answered
+    while a stretch is under way.
+    """
 
     def __init__(
         self, config: Config, run: str, placement: Sequence[Sequence[int]], at: int
@@ -81,21 +85,27 @@ class HostProcess:
         self._hub.await_connected(_HANDSHAKE_DEADLINE_S)
         self._host = Host(self._plan, self._run_name, own, self._hub)
 
-    def run(self, stretch: Stretch) -> "Report":
+    def run(self, stretch: Stretch) -> Report:
         """Run `stretch` on the nodes here."""
         return self._host.run(stretch)
 
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def abort(self) -> None:
         """Make the running stretch end; called while `run` is under way."""
         self._host.abort()
 
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def alive(self) -> bool:
         """Answers while `run` is under way, however long a round takes."""
         return True
 
-    def parameters(self) -> Parameters:
-        """The parameters of the nodes here."""
-        return self._host.parameters()
+    def parameters(self, nodes: Sequence[int]) -> Parameters:
+        """The parameters of those of `nodes` that live here."""
+        return self._host.parameters(nodes)
+
+    def size(self) -> HostSize:
+        """What this process takes."""
+        return self._host.size()
 
 
 class RayPool:
@@ -118,13 +128,13 @@ class RayPool:
         self._placement = [nodes for hosts in placed for nodes in hosts]
         self._machine_of = [m.id for m, hosts in zip(machines, placed, strict=True) for _ in hosts]
         self._hosts: list[Any] = []
+        self._submitted: deque[tuple[Stretch, list[Any]]] = deque()
 
     def start(self) -> int:
         """Make all host actors and connect them."""
-        # Two threads: one runs a stretch while the other answers `alive` and `abort`.
-        actor = ray.remote(HostProcess)
+        actor = ray.remote(concurrency_groups={"control": 1})(HostProcess)
         self._hosts = [
-            actor.options(num_cpus=0, max_concurrency=2, scheduling_strategy=_on(machine)).remote(
+            actor.options(num_cpus=0, scheduling_strategy=_on(machine)).remote(
                 self._plan.config, self._run, self._placement, k
             )
             for k, machine in enumerate(self._machine_of)
@@ -141,18 +151,29 @@ class RayPool:
         self._gather([h.connect.remote(addresses) for h in self._hosts], "connect")
         return len(self._hosts)
 
-    def run(self, stretch: Stretch) -> "list[Report]":
-        """Run `stretch` everywhere; one failing host makes the others stop early."""
-        last = stretch.first + stretch.rounds - 1
-        return self._gather(
-            [host.run.remote(stretch) for host in self._hosts],
-            f"report {stretch.phase} rounds {stretch.first}-{last}",
-        )
+    def submit(self, stretch: Stretch) -> None:
+        """Have every host run `stretch` after what was submitted before."""
+        calls = [host.run.remote(stretch) for host in self._hosts]
+        self._submitted.append((stretch, calls))
 
-    def parameters(self) -> Parameters:
-        """The parameters of every node."""
-        parts = self._gather([host.parameters.remote() for host in self._hosts], "save")
-        return {index: values for part in parts for index, values in part.items()}
+    def collect(self) -> list[Report]:
+        """The reports of the next stretch; one failing host makes the others stop early."""
+        stretch, calls = self._submitted.popleft()
+        last = stretch.first + stretch.rounds - 1
+        return self._gather(calls, f"report {stretch.phase} rounds {stretch.first}-{last}")
+
+    def parameters(self) -> Iterator[Parameters]:
+        """The parameters of every node, `_AT_ONCE` of each host at a time."""
+        for first in range(0, max(map(len, self._placement)), _AT_ONCE):
+            calls = [
+                host.parameters.remote(nodes[first : first + _AT_ONCE])
+                for host, nodes in zip(self._hosts, self._placement, strict=True)
+            ]
+            yield {n: v for part in self._gather(calls, "save") for n, v in part.items()}
+
+    def sizes(self) -> list[HostSize]:
+        """What each host's process takes."""
+        return self._gather([host.size.remote() for host in self._hosts], "measure itself")
 
     def _gather(self, calls: list[Any], what: str, within_s: float | None = None) -> list[Any]:
         """The results of one call to every host, in order.

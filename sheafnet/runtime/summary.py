@@ -156,14 +156,27 @@ class SheafFigures(Figures):
     """sum over edges of mean_b ||p_i - p_j||^2 in the last training round."""
 
 
+class HostRound(Figures):
+    """A round at a process that holds nodes, mean over rounds and processes, in milliseconds."""
+
+    compute_ms: float
+    """Processor time of its thread in encoders, losses, steps and estimates."""
+    messaging_ms: float
+    """Processor time of its thread in frames: made, checked, counted, sent and received."""
+    wait_ms: float
+    """The rest of the wall-clock time: waiting for neighbours, or for a core."""
+
+
 class Timing(Figures):
-    """Wall-clock times; the only figures that two runs of one seed do not share."""
+    """Times; with the memory the only figures that two runs of one seed do not share."""
 
     startup_s: float
     train_round_ms: float | None
     evaluation_s: float
     inference_round_ms: float | None
     wall_s: float
+    train_host: HostRound
+    inference_host: HostRound
 
 
 class Memory(Figures):

@@ -95,11 +95,12 @@ def _step_with_head(config, start: torch.Tensor) -> list[dict[str, np.ndarray]]:
     host = Host(plan, "r", range(4))
     host._nodes[0].fused.weight.data.copy_(start)
     before = {
-        n: {k: v.copy() for k, v in values.items()} for n, values in host.parameters().items()
+        n: {k: v.copy() for k, v in values.items()}
+        for n, values in host.parameters(range(4)).items()
     }
     report = host.run(Stretch("train", 0, 1))
     assert report.failure is None
-    after = host.parameters()
+    after = host.parameters(range(4))
     rate = config.training.learning_rate
     return [{k: (before[n][k] - after[n][k]) / rate for k in after[n]} for n in range(4)]
 

@@ -89,7 +89,7 @@ def test_a_private_ray_counts_besides() -> None:
     refuse_unfit(plan, [machine(free=exact)])
     refusal(plan, machine(free=exact - 1))
     refuse_unfit(plan, [machine(free=exact + RAY_BYTES, private=True)])
-    assert "+ 550.0 MB for Ray =" in refusal(plan, machine(free=exact, private=True))
+    assert "+ 400.0 MB for Ray =" in refusal(plan, machine(free=exact, private=True))
 
 
 def test_a_module_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

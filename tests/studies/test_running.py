@@ -119,7 +119,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(network: Path, tmp_
     """One cell ends at once, the other would take hours."""
     command = [
         *(sys.executable, "-m", "sheafnet", "sweep", "--topology", str(network)),
-        *("--over", "training.rounds=1,100000000", "--seeds", "1", "--workers", "2"),
+        *("--over", "training.rounds=1,500000", "--seeds", "1", "--workers", "2"),
         *("--study", str(tmp_path / "study")),
     ]
     path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)

@@ -1,0 +1,73 @@
+"""What a run keeps in detail, so that its directory stays within ``run.directory_mb``.
+
+The summary and a line per round are always kept. Then, as far as they fit, in this order: the
+parameters of all nodes, the contrastive losses by edge in rounds.jsonl, and the ledger by directed
+edge; without the latter ledger.jsonl has a line per round, summed over edges. The bytes of each
+edge in a whole phase stand in the summary in any case. Sizes are upper estimates from the number
+of rounds, nodes and edges, so that what is kept does not change within a run.
+"""
+
+from dataclasses import dataclass
+
+from sheafnet.runtime.plan import Plan
+
+_SUMMARY_OF_NODE = 1900
+_SUMMARY_OF_EDGE = 2200
+"""Both directions, three phases and the alignment."""
+_ROUND = 700
+_LEDGER_LINE = 320
+_LOSS = 14
+"""One number of ``contrastive_per_edge``."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is kept beside the summary and a line per round."""
+
+    parameters: bool
+    losses_by_edge: bool
+    ledger_by_edge: bool
+    left_out: tuple[str, ...] = ()
+    """What is not, in words."""
+
+    @classmethod
+    def within(cls, plan: Plan, parameter_bytes: int) -> "Keep":
+        """What fits, where the parameters of all nodes take `parameter_bytes`.
+
+        Raises:
+            ConfigError: not even what is always kept does.
+        """
+        bound = plan.config.run.directory_mb
+        left, rounds = bound * 1e6 - least_bytes(plan), _rounds(plan)
+        if left < 0:
+            raise plan.config.fault(
+                f"run.directory_mb = {bound:g}: {rounds:,} rounds of {len(plan.topology.nodes):,} "
+                f"nodes take up to {least_bytes(plan) / 1e6:.3g} MB. Allow as much, or run fewer "
+                "rounds.",
+                "run",
+                "directory_mb",
+            )
+        kept: list[bool] = []
+        left_out: list[str] = []
+        for size, name in (
+            (parameter_bytes, "the parameters"),
+            (plan.config.training.rounds * len(plan.method.trained) * _LOSS, "losses by edge"),
+            (rounds * 2 * len(plan.method.network.edges) * _LEDGER_LINE, "the ledger by edge"),
+        ):
+            kept.append(size <= left)
+            if size <= left:
+                left -= size
+            else:
+                left_out.append(f"{name} ({size / 1e6:,.0f} MB)")
+        return cls(kept[0], kept[1], kept[2], tuple(left_out))
+
+
+def least_bytes(plan: Plan) -> int:
+    """What the files that are always kept take at most."""
+    nodes, edges = len(plan.topology.nodes), len(plan.method.network.edges)
+    of_rounds = _rounds(plan) * (_ROUND + _LEDGER_LINE)
+    return nodes * _SUMMARY_OF_NODE + edges * _SUMMARY_OF_EDGE + of_rounds
+
+
+def _rounds(plan: Plan) -> int:
+    return sum(plan.rounds(phase) for phase in ("train", "evaluation", "inference"))
