@@ -263,6 +263,8 @@ class RunConfig(Model):
     nodes_per_actor: Positive | Literal["auto"] = "auto"
     transport: Literal["auto", "ipc", "tcp"] = "auto"
     """Sockets between actors: Unix ones on one machine, encrypted TCP between machines."""
+    ports: Annotated[str, Field(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$")] | None = None
+    """TCP ports that actors may listen on, one each; any free one by default."""
     stretch: Positive = 25
     """Rounds that the nodes run on their own between two reports to the coordinator."""
     deadline_s: Annotated[float, Field(gt=0.0)] = 60.0
@@ -277,6 +279,27 @@ class RunConfig(Model):
         if self.address is not None and self.backend == "local":
             raise ValueError("address names a Ray cluster; the local backend cannot use it")
         return self
+
+    @model_validator(mode="after")
+    def _ports_are_of_tcp(self) -> Self:
+        if self.port_range is None:
+            return self
+        if not (1 <= self.port_range.start < self.port_range.stop <= 65536):
+            raise ValueError(
+                f"ports = {self.ports}: must be a range of ports from 1 to 65535, the lower first"
+            )
+        if self.transport == "ipc" or self.backend == "local":
+            where = "transport: ipc" if self.transport == "ipc" else "the local backend"
+            raise ValueError(f"ports are of TCP sockets; {where} has none")
+        return self
+
+    @property
+    def port_range(self) -> range | None:
+        """``ports``, both ends included."""
+        if self.ports is None:
+            return None
+        first, last = map(int, self.ports.split("-"))
+        return range(first, last + 1)
 
 
 class Config(Model):

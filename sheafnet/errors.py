@@ -7,7 +7,7 @@
     │   ├── RunDirectoryError         2   cannot be written, or is not a run
     │   ├── StudyError                2   the folder of a study or a file of it cannot be written
     │   ├── BenchError                2   no such part of the benchmark, or no such results file
-    │   └── ClusterError              2   the Ray address does not answer
+    │   └── ClusterError              2   no Ray answers, or its machines cannot run the network
     ├── DivergenceError               3   a loss became NaN or infinite
     ├── AccountingError               4   bytes sent and bytes received disagree (law 4)
     ├── NetworkError                  5   a part of the running network failed

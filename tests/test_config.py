@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sheafnet.config import Config, MethodConfig, TrainingConfig, load_config
+from sheafnet.config import Config, MethodConfig, RunConfig, TrainingConfig, load_config
 from sheafnet.document import Origin
 from sheafnet.errors import ConfigError
 from sheafnet.validation import check_model, nearest
@@ -669,3 +669,28 @@ def test_a_section_with_everything_commented_out_is_not_there(tmp_path):
     path = tmp_path / "net.yaml"
     path.write_text(GENERATED + "training:\n  # rounds: 3\n")
     assert load_config(path).training == TrainingConfig()
+
+
+@pytest.mark.parametrize(
+    ("ports", "expected"),
+    [("20000-20100", range(20000, 20101)), ("1-65535", range(1, 65536)), ("7-7", range(7, 8))],
+)
+def test_ports_include_both_ends(ports, expected):
+    assert check_model(RunConfig, {"ports": ports}).port_range == expected
+    assert check_model(RunConfig, {}).port_range is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"ports": "0-10"}, "from 1 to 65535"),
+        ({"ports": "200-100"}, "the lower first"),
+        ({"ports": "1-65536"}, "from 1 to 65535"),
+        ({"ports": "20000"}, "ports"),
+        ({"ports": "20000-20100", "transport": "ipc"}, "transport: ipc has none"),
+        ({"ports": "20000-20100", "backend": "local"}, "the local backend has none"),
+    ],
+)
+def test_ports_that_cannot_be(values, words):
+    with pytest.raises(ConfigError, match=words):
+        check_model(RunConfig, values)

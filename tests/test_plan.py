@@ -217,7 +217,7 @@ def test_limits_are_the_sizes_of_the_run():
 # Placement.
 
 
-def placed(nodes: int, cores: int | None, chosen: Any = "auto") -> list[list[int]]:
+def placed(nodes: int, cores: list[int], chosen: Any = "auto") -> list[list[list[int]]]:
     graph = {"generator": "line", "nodes": nodes}
     return plan(graph=graph, run={"nodes_per_actor": chosen}).placement(cores)
 
@@ -225,39 +225,41 @@ def placed(nodes: int, cores: int | None, chosen: Any = "auto") -> list[list[int
 @settings(deadline=None)
 @given(st.integers(2, 60), st.integers(1, 16), st.just("auto") | st.integers(1, 70))
 def test_every_node_has_one_actor(nodes, cores, chosen):
-    hosts = placed(nodes, cores, chosen)
-    assert [node for host in hosts for node in host] == list(range(nodes))
+    (hosts,) = placed(nodes, [cores], chosen)
+    assert sorted(node for host in hosts for node in host) == list(range(nodes))
     assert all(hosts)
     if chosen == "auto" and nodes > 8:
-        assert len(hosts) <= cores
-        assert max(map(len, hosts)) == int(np.ceil(nodes / cores))
+        assert len(hosts) == min(nodes, cores)
     elif chosen == "auto":
-        assert len(hosts) == nodes
+        assert hosts == [[node] for node in range(nodes)]
     else:
-        assert {len(host) for host in hosts[:-1]} <= {chosen}
-        assert len(hosts[-1]) <= chosen
+        assert len(hosts) == int(np.ceil(nodes / chosen))
+        assert max(map(len, hosts)) <= chosen
 
 
 @pytest.mark.parametrize(
     ("nodes", "cores", "chosen", "expected"),
     [
         (8, 2, "auto", [1] * 8),
-        (9, 2, "auto", [5, 4]),
+        (9, 2, "auto", [4, 5]),
         (12, 4, "auto", [3, 3, 3, 3]),
         (9, 1, "auto", [9]),
         (9, 100, "auto", [1] * 9),
-        (5, 1, 2, [2, 2, 1]),
+        (5, 1, 2, [1, 2, 2]),
         (5, 8, 99, [5]),
+        (10, 1, 4, [3, 3, 4]),
         (20, 1, 1, [1] * 20),
     ],
 )
 def test_sizes_of_hosts(nodes, cores, chosen, expected):
-    assert [len(host) for host in placed(nodes, cores, chosen)] == expected
+    (hosts,) = placed(nodes, [cores], chosen)
+    assert sorted(map(len, hosts)) == expected
 
 
-def test_the_cores_of_this_machine_are_used_by_default(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 5, 7})
-    assert len(placed(20, None)) == 5
+def test_machines_share_the_hosts_in_proportion_to_their_cores():
+    assert [len(machine) for machine in placed(12, [1, 3])] == [1, 3]
+    assert [len(machine) for machine in placed(12, [2, 4], 2)] == [2, 4]
+    assert [len(machine) for machine in placed(3, [2, 4])] == [1, 2]
 
 
 # What is refused before anything starts.

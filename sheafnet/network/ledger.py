@@ -95,7 +95,7 @@ def balance(entries: Sequence[Entry]) -> tuple[list[Row], list[Entry]]:
     for key in sorted(by_key):
         found = by_key[key]
         fates = {entry[1]: entry[2:] for entry in found}
-        if len(found) == 2 and fates.get("sent") == fates.get("delivered"):
+        if len(found) == 2 and "sent" in fates and fates["sent"] == fates.get("delivered"):
             rows.append((key, *fates["sent"]))
         else:
             rest += found

@@ -7,14 +7,15 @@ run hands out through Ray. The hub counts nothing: what is a frame, and whose, i
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
-from sheafnet.errors import NetworkError
+from sheafnet.errors import ClusterError, NetworkError
 from sheafnet.network.frame import MAX_FRAME_BYTES
 
 _BATCH = 256
@@ -36,15 +37,23 @@ class SocketHub:
     Args:
         bind: ``ipc:///folder/name`` or ``tcp://host`` (a free port is chosen).
         host_of: the host index of every node.
+        ports: to choose the TCP port from; any by default.
+
+    Raises:
+        NetworkError: nothing can listen at `bind`.
+        ClusterError: none of `ports` is free.
     """
 
-    def __init__(self, bind: str, host_of: Mapping[int, int]) -> None:
+    def __init__(
+        self, bind: str, host_of: Mapping[int, int], ports: Sequence[int] | None = None
+    ) -> None:
         self._host_of = host_of
         self._context = zmq.Context(io_threads=1)
         self._pull = self._context.socket(zmq.PULL)
         self._pull.setsockopt(zmq.LINGER, 0)
         self._pull.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         self._push: dict[int, zmq.Socket[bytes]] = {}
+        self._monitors: dict[int, zmq.Socket[bytes]] = {}
         key = None
         try:
             if bind.startswith("tcp://"):
@@ -52,7 +61,7 @@ class SocketHub:
                 self._pull.curve_server = True
                 self._pull.curve_secretkey = secret
                 self._pull.curve_publickey = key
-                port = self._pull.bind_to_random_port(bind)
+                port = self._bind(bind, ports)
                 self.address = SocketAddress(f"{bind}:{port}", key)
             else:
                 self._pull.bind(bind)
@@ -61,6 +70,25 @@ class SocketHub:
         except (zmq.ZMQError, OSError) as error:
             self.close()
             raise NetworkError(f"cannot listen on {bind}: {error}") from None
+        except ClusterError:
+            self.close()
+            raise
+
+    def _bind(self, bind: str, ports: Sequence[int] | None) -> int:
+        if ports is None:
+            return self._pull.bind_to_random_port(bind)
+        for port in ports:
+            try:
+                self._pull.bind(f"{bind}:{port}")
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EADDRINUSE:
+                    raise
+                continue
+            return port
+        raise ClusterError(
+            f"run.ports = {ports[0]}-{ports[-1]}: none of these ports is free on {bind}. Every "
+            "actor of a machine needs one; open a wider range, or raise --nodes-per-actor."
+        )
 
     def connect(self, addresses: Mapping[int, SocketAddress]) -> None:
         """Open a socket to each of these hosts; messages queue until they answer.
@@ -72,6 +100,7 @@ class SocketHub:
         """
         for host, address in addresses.items():
             if host in self._push:
+                self._unwatch(host)
                 self._push.pop(host).close(linger=0)
             push = self._context.socket(zmq.PUSH)
             push.setsockopt(zmq.LINGER, 0)
@@ -80,12 +109,43 @@ class SocketHub:
                 public, secret = zmq.curve_keypair()
                 push.curve_serverkey = address.server_key
                 push.curve_publickey, push.curve_secretkey = public, secret
+            self._push[host] = push
+            self._monitors[host] = push.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
             try:
                 push.connect(address.endpoint)
             except zmq.ZMQError as error:
-                push.close(linger=0)
+                self._unwatch(host)
+                self._push.pop(host).close(linger=0)
                 raise NetworkError(f"cannot connect to {address.endpoint}: {error}") from None
-            self._push[host] = push
+
+    def await_connected(self, within_s: float) -> None:
+        """Wait until every host that was connected to has answered.
+
+        Raises:
+            NetworkError: naming the address here and those that cannot be reached.
+        """
+        end = time.monotonic() + within_s
+        silent = []
+        for host in list(self._monitors):
+            monitor = self._monitors[host]
+            if monitor.poll(max(0, int((end - time.monotonic()) * 1000))):
+                recv_monitor_message(monitor)
+            else:
+                silent.append(self._push[host].getsockopt_string(zmq.LAST_ENDPOINT))
+            self._unwatch(host)
+        if silent:
+            raise NetworkError(
+                f"the host on {_shown(self.address.endpoint)} cannot reach "
+                f"{', '.join(map(_shown, silent))}: no answer within {within_s:.0f} s. Does a "
+                "firewall stand between them? run.ports fixes the range of TCP ports to open."
+            )
+
+    def _unwatch(self, host: int) -> None:
+        """Close a monitor; its socket stops telling events first, or libzmq waits for ever."""
+        monitor = self._monitors.pop(host, None)
+        if monitor is not None:
+            self._push[host].monitor(None, 0)
+            monitor.close(linger=0)
 
     def send(self, node: int, buffer: bytes) -> None:
         """Queue `buffer` for the process of `node`."""
@@ -125,7 +185,13 @@ class SocketHub:
 
     def close(self) -> None:
         """Close every socket; nothing more is sent."""
+        for host in list(self._monitors):
+            self._unwatch(host)
         for socket in (self._pull, *self._push.values()):
             socket.close(linger=0)
         self._push.clear()
         self._context.term()
+
+
+def _shown(endpoint: str) -> str:
+    return endpoint.removeprefix("tcp://").removeprefix("ipc://")

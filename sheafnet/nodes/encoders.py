@@ -6,8 +6,10 @@ imported only when an encoder is built, so that whoever just checks a configurat
 By default an encoder ends in a layer norm: restriction maps then see sections of one scale.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -23,6 +25,15 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class Size:
+    """What an encoder takes of memory: its parameters, and the values that its linear and
+    convolutional layers put out for one sample."""
+
+    parameters: int = 0
+    values: int = 0
+
+
+@dataclass(frozen=True)
 class EncoderKind:
     """A registered encoder.
 
@@ -31,12 +42,15 @@ class EncoderKind:
         options: its options as a frozen model.
         build: (shape, d_i, options) -> torch module.
         check: (shape) -> what is wrong with that shape, or None.
+        size: (shape, d_i, options) -> `Size`, for the memory that a run is estimated to need; by
+            default nothing is counted.
     """
 
     name: str
     options: type[Model]
     build: Callable[[Shape, int, Any], "nn.Module"]
     check: Callable[[Shape], str | None]
+    size: Callable[[Shape, int, Any], Size] = lambda *_: Size()
 
 
 ENCODERS: dict[str, EncoderKind] = {}
@@ -80,6 +94,12 @@ def build_encoder(chosen: Named, shape: Shape, dim: int, node: str) -> "nn.Modul
     """The encoder `chosen`, its weights drawn from torch's current generator."""
     options = check_encoder(chosen, shape, f"node {node}")
     return ENCODERS[chosen.name].build(shape, dim, options)
+
+
+def encoder_size(chosen: Named, shape: Shape, dim: int, node: str) -> Size:
+    """The size of the encoder `chosen`, without building it."""
+    options = check_encoder(chosen, shape, f"node {node}")
+    return ENCODERS[chosen.name].size(shape, dim, options)
 
 
 class MlpOptions(Model):
@@ -169,6 +189,43 @@ def _head(features: int, dim: int, options: ConvOptions | Conv1dOptions) -> "lis
     return layers
 
 
+def _size_mlp(shape: Shape, dim: int, options: MlpOptions) -> Size:
+    widths = [math.prod(shape), *options.hidden, dim]
+    parameters = sum((a + 1) * b for a, b in pairwise(widths))
+    return Size(parameters + (2 * dim if options.layer_norm else 0), sum(widths[1:]))
+
+
+def _size_conv(shape: Shape, dim: int, options: ConvOptions) -> Size:
+    parameters = values = 0
+    channels, height, width = shape
+    for out in options.channels:
+        parameters += (9 * channels + 1) * out
+        values += out * height * width
+        if min(height, width) >= 2:
+            height, width = height // 2, width // 2
+        channels = out
+    return _with_head(Size(parameters, values), channels * height * width, dim, options)
+
+
+def _size_conv1d(shape: Shape, dim: int, options: Conv1dOptions) -> Size:
+    parameters = values = 0
+    channels, time = shape
+    for out in options.channels:
+        parameters += (options.kernel * channels + 1) * out
+        time += 1 - options.kernel % 2
+        values += out * time
+        if time >= 2:
+            time //= 2
+        channels = out
+    return _with_head(Size(parameters, values), channels * time, dim, options)
+
+
+def _with_head(blocks: Size, features: int, dim: int, options: ConvOptions | Conv1dOptions) -> Size:
+    hidden = () if options.hidden is None else (options.hidden,)
+    head = _size_mlp((features,), dim, MlpOptions(hidden=hidden, layer_norm=options.layer_norm))
+    return Size(blocks.parameters + head.parameters, blocks.values + head.values)
+
+
 def _any_shape(_: Shape) -> str | None:
     return None
 
@@ -187,6 +244,6 @@ def _series_only(shape: Shape) -> str | None:
     return f"it needs series (channels, time); these samples are {shape}. Use {other}."
 
 
-register(EncoderKind("mlp", MlpOptions, _build_mlp, _any_shape))
-register(EncoderKind("conv", ConvOptions, _build_conv, _images_only))
-register(EncoderKind("conv1d", Conv1dOptions, _build_conv1d, _series_only))
+register(EncoderKind("mlp", MlpOptions, _build_mlp, _any_shape, _size_mlp))
+register(EncoderKind("conv", ConvOptions, _build_conv, _images_only, _size_conv))
+register(EncoderKind("conv1d", Conv1dOptions, _build_conv1d, _series_only, _size_conv1d))

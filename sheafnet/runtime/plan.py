@@ -7,8 +7,7 @@ from the configuration.
 """
 
 import importlib
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,7 @@ from sheafnet.network.payload import WireDtype
 from sheafnet.nodes.encoders import check_encoder
 from sheafnet.nodes.events import evaluation_points, gallery_size
 from sheafnet.runtime.floor import Floor
+from sheafnet.runtime.placement import apportion, place
 from sheafnet.seeds import derive
 from sheafnet.topology import Topology, build_topology
 from sheafnet.validation import nearest
@@ -136,17 +136,24 @@ class Plan:
                 "Choose a smaller evaluation.gallery, batch_size or comparison_dim."
             )
 
-    def placement(self, cores: int | None = None) -> list[list[int]]:
-        """Which nodes share an actor: consecutive ones, so that neighbours mostly do.
+    def placement(
+        self, cores: Sequence[int], nodes_per_actor: int | None = None
+    ) -> list[list[list[int]]]:
+        """The nodes of every host of every machine; neighbours mostly share one.
 
         ``auto`` is one node an actor for small networks and one actor per core for larger ones.
+
+        Args:
+            cores: of each machine, above zero; it gets its share of the hosts in proportion.
+            nodes_per_actor: instead of the configured one.
         """
         count = len(self.topology.nodes)
-        chosen = self.config.run.nodes_per_actor
-        if chosen == "auto":
-            hosts = cores or len(os.sched_getaffinity(0))
-            chosen = 1 if count <= LITERAL_NODES else -(-count // hosts)
-        return [list(range(k, min(k + chosen, count))) for k in range(0, count, chosen)]
+        chosen = nodes_per_actor or self.config.run.nodes_per_actor
+        if chosen != "auto":
+            hosts = -(-count // chosen)
+        else:
+            hosts = count if count <= LITERAL_NODES else min(count, sum(cores))
+        return place(self.method.network, apportion(hosts, cores))
 
 
 def _import(config: Config) -> None:

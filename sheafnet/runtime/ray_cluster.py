@@ -9,24 +9,25 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sheafnet.config import Config
 from sheafnet.errors import ActorError, ClusterError, DeadlineError, SheafnetError
 from sheafnet.network.sockets import SocketAddress, SocketHub
+from sheafnet.runtime.address import check_address
 from sheafnet.runtime.coordinator import Coordinator, Progress
+from sheafnet.runtime.machines import Machine, refuse_unfit, this_machine
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.report import HostSize, Parameters, Report
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Summary
+from sheafnet.version import __version__
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "64")
@@ -36,13 +37,15 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 _START_DEADLINE_S = 180.0
-_CONNECT_DEADLINE_S = 5.0
-_JOIN_DEADLINE_S = 30.0
+_PROBE_DEADLINE_S = 60.0
+_HANDSHAKE_DEADLINE_S = 20.0
 _ANSWER_S = 15.0
 """Least time that an actor has for an answer, whatever the deadline of frames."""
 _AT_ONCE = 16
 """Nodes of a host whose parameters are on their way together."""
 _OBJECT_STORE_BYTES = 100 * 2**20
+_PACKAGE = Path(__file__).parents[1]
+"""Sent to every machine of a cluster that is joined, so that all run the same code."""
 
 
 class HostProcess:
@@ -64,9 +67,11 @@ class HostProcess:
     def listen(self, bind: str) -> SocketAddress:
         """Open the plan, and the socket for what arrives; returns where it listens."""
         self._plan = Plan.open(self._config)
+        ports = None
         if bind.startswith("tcp://"):
             bind = f"tcp://{ray.util.get_node_ip_address()}"
-        self._hub = SocketHub(bind, self._host_of)
+            ports = self._config.run.port_range
+        self._hub = SocketHub(bind, self._host_of, ports)
         return self._hub.address
 
     def connect(self, addresses: Sequence[SocketAddress]) -> None:
@@ -77,6 +82,7 @@ class HostProcess:
         network = self._plan.method.network
         neighbours = {self._host_of[e.other(n)] for n in own for e in network.incident(n)}
         self._hub.connect({k: addresses[k] for k in sorted(neighbours - {self._at})})
+        self._hub.await_connected(_HANDSHAKE_DEADLINE_S)
         self._host = Host(self._plan, self._run_name, own, self._hub)
 
     def run(self, stretch: Stretch) -> Report:
@@ -108,26 +114,30 @@ class RayPool:
     Args:
         plan: of the run.
         run: its name.
+        machines: to place hosts on.
         socket_folder: for Unix sockets; None for TCP.
     """
 
-    def __init__(self, plan: Plan, run: str, socket_folder: str | None) -> None:
+    def __init__(
+        self, plan: Plan, run: str, machines: Sequence[Machine], socket_folder: str | None
+    ) -> None:
         self._plan = plan
         self._run = run
         self._folder = socket_folder
-        self._placement = plan.placement(int(ray.cluster_resources().get("CPU", 1)))
+        placed = plan.placement([machine.cores for machine in machines])
+        self._placement = [nodes for hosts in placed for nodes in hosts]
+        self._machine_of = [m.id for m, hosts in zip(machines, placed, strict=True) for _ in hosts]
         self._hosts: list[Any] = []
         self._submitted: deque[tuple[Stretch, list[Any]]] = deque()
 
     def start(self) -> int:
         """Make all host actors and connect them."""
-        spread = ray.remote(concurrency_groups={"control": 1})(HostProcess).options(
-            num_cpus=0, scheduling_strategy="SPREAD"
-        )
-        config = self._plan.config
+        actor = ray.remote(concurrency_groups={"control": 1})(HostProcess)
         self._hosts = [
-            spread.remote(config, self._run, self._placement, k)
-            for k in range(len(self._placement))
+            actor.options(num_cpus=0, scheduling_strategy=_on(machine)).remote(
+                self._plan.config, self._run, self._placement, k
+            )
+            for k, machine in enumerate(self._machine_of)
         ]
         binds = [
             f"ipc://{self._folder}/{k}" if self._folder else "tcp://"
@@ -225,16 +235,24 @@ class RayPool:
 class CoordinatorProcess:
     """The actor around a `Coordinator`."""
 
-    def __init__(self, config: Config, run: str, directory: str, socket_folder: str | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run: str,
+        directory: str,
+        machines: Sequence[Machine],
+        socket_folder: str | None,
+    ) -> None:
         self._config = config
         self._run_name = run
         self._directory = RunDirectory(Path(directory))
+        self._machines = machines
         self._folder = socket_folder
 
     def start(self) -> None:
         """Open the plan and start the hosts."""
         plan = Plan.open(self._config)
-        pool = RayPool(plan, self._run_name, self._folder)
+        pool = RayPool(plan, self._run_name, self._machines, self._folder)
         self._coordinator = Coordinator(plan, pool, self._directory)
         self._coordinator.start()
 
@@ -255,11 +273,17 @@ class RaySession:
     """A run on Ray as the driver holds it: the same calls as a `Coordinator`.
 
     Starts a private Ray on this machine unless this process is connected to a cluster already.
+
+    Args:
+        plan: of the run.
+        directory: where it logs.
+        machines: as `fit_machines` found them.
     """
 
-    def __init__(self, plan: Plan, directory: RunDirectory) -> None:
+    def __init__(self, plan: Plan, directory: RunDirectory, machines: Sequence[Machine]) -> None:
         self._plan = plan
         self._directory = directory
+        self._machines = machines
         self._folder: str | None = None
         self._coordinator: Any = None
         self._ours = False
@@ -275,26 +299,21 @@ class RaySession:
             self._ours = True
             with _interrupt_held():
                 _start_private()
-        machines = [node for node in ray.nodes() if node["Alive"]]
+        here = ray.get_runtime_context().get_node_id()
+        machines = [replace(m, id=m.id or here) for m in self._machines]
         transport = run.transport
         if transport == "auto":
-            transport = "ipc" if len(machines) == 1 else "tcp"
+            transport = "ipc" if [m.id for m in machines] == [here] else "tcp"
         if transport == "ipc":
             self._folder = tempfile.mkdtemp(prefix="sheafnet-")
-        here = ray.get_runtime_context().get_node_id()
         self._coordinator = (
             ray.remote(CoordinatorProcess)
-            .options(
-                num_cpus=0,
-                max_concurrency=2,
-                scheduling_strategy=ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-                    here, soft=False
-                ),
-            )
+            .options(num_cpus=0, max_concurrency=2, scheduling_strategy=_on(here))
             .remote(
                 self._plan.config,
                 self._directory.path.name,
                 str(self._directory.path.resolve()),
+                machines,
                 self._folder,
             )
         )
@@ -362,6 +381,81 @@ def _start_private() -> None:
 
 
 @contextlib.contextmanager
+def fit_machines(plan: Plan) -> Iterator[list[Machine]]:
+    """The machines that `plan` runs on, which can run it; a cluster is joined meanwhile.
+
+    Raises:
+        ClusterError: the cluster cannot be joined, or cannot run the plan.
+    """
+    address = plan.config.run.address
+    with contextlib.nullcontext() if address is None else joined(address):
+        machines = _survey(plan.config) if ray.is_initialized() else [this_machine()]
+        refuse_unfit(plan, machines)
+        yield machines
+
+
+def _survey(config: Config) -> list[Machine]:
+    """Every machine of the cluster that offers CPUs, as a task there describes it."""
+    modules = config.imports
+
+    def describe() -> "tuple[dict[str, str], int, str | None] | str":
+        # Pickled by value, so that it runs, and can say what is missing, without sheafnet too.
+        import sys
+
+        try:
+            from sheafnet.runtime.machines import import_problem, versions
+            from sheafnet.runtime.memory import free_bytes
+
+            return versions(), free_bytes(), import_problem(modules)
+        except Exception as error:
+            python = ".".join(map(str, sys.version_info[:3]))
+            return f"{type(error).__name__}: {error} (Python {python}, {sys.executable})"
+
+    nodes = sorted(
+        (node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1),
+        key=lambda node: (node["NodeManagerAddress"], node["NodeID"]),
+    )
+    task = ray.remote(describe)
+    calls = [
+        task.options(num_cpus=0, max_retries=0, scheduling_strategy=_on(n["NodeID"])).remote()
+        for n in nodes
+    ]
+    answered, _ = ray.wait(calls, num_returns=len(calls), timeout=_PROBE_DEADLINE_S)
+    return [
+        _described(node, call if call in answered else None)
+        for node, call in zip(nodes, calls, strict=True)
+    ]
+
+
+def _described(node: dict[str, Any], call: Any) -> Machine:
+    """What the probe of `node` returned; None where it has not."""
+    address = node["NodeManagerAddress"]
+    if call is None:
+        raise ClusterError(
+            f"machine {address} did not start a task within {_PROBE_DEADLINE_S:.0f} s. Is it "
+            "overloaded? `ray status` tells what the cluster sees."
+        )
+    try:
+        answer = ray.get(call)
+    except RayError as error:
+        raise ClusterError(f"machine {address} cannot start a task: {error}") from None
+    if isinstance(answer, str):
+        raise ClusterError(
+            f"machine {address} cannot import sheafnet {__version__}: {answer}. Install "
+            "the same environment there, and start its Ray from it."
+        )
+    versions, free, problem = answer
+    if problem is not None:
+        raise ClusterError(f"machine {address}: {problem}")
+    return Machine(node["NodeID"], address, int(node["Resources"]["CPU"]), free, versions)
+
+
+def _on(machine: str) -> Any:
+    """The scheduling strategy: on this machine and no other."""
+    return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(machine, soft=False)
+
+
+@contextlib.contextmanager
 def joined(address: str) -> Iterator[None]:
     """Be part of the Ray cluster at `address`, unless this process is connected already.
 
@@ -371,55 +465,20 @@ def joined(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if address != "auto":
-        _check_address(address)
-    _try_to_join(address)
+    check_address(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="CRITICAL",
+            runtime_env={"py_modules": [str(_PACKAGE)]},
+        )
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(f"--address {address}: cannot join this Ray cluster: {error}") from None
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def _try_to_join(address: str) -> None:
-    """Join from another process first, which can be ended: what is no Ray may never answer."""
-    attempt = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", attempt, address],
-            capture_output=True,
-            text=True,
-            timeout=_JOIN_DEADLINE_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ClusterError(
-            f"--address {address}: something listens there, but it did not answer as a Ray head "
-            f"node within {_JOIN_DEADLINE_S:.0f} s."
-        ) from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        token = " Set RAY_AUTH_MODE=token and give its token." if "AuthToken" in done.stderr else ""
-        raise ClusterError(f"--address {address}: cannot join this Ray cluster: {last}.{token}")
-
-
-def _check_address(address: str) -> None:
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isdecimal():
-        raise ClusterError(
-            f"--address {address}: must be host:port of a Ray head node (as `ray start --head` "
-            "prints it), or auto."
-        )
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_DEADLINE_S).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise ClusterError(
-            f"--address {address}: nothing answers there ({error}). Is Ray running "
-            "(`ray status`), and is the port open?"
-        ) from None
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """One run from configuration to result: what the command line and Python users call."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from sheafnet.config import Config
 from sheafnet.datasets import with_absolute_paths
 from sheafnet.errors import DivergenceError, Interrupted, SheafnetError
 from sheafnet.runtime.coordinator import Coordinator, Progress
+from sheafnet.runtime.machines import Machine
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.pool import LocalPool
 from sheafnet.runtime.rundir import RunDirectory, Status
@@ -62,7 +63,7 @@ def simulate(
         The figures, as in summary.json, and the run directory.
 
     Raises:
-        InputError: configuration, data, run directory or cluster address cannot be used.
+        InputError: configuration, data, run directory, cluster address or machines cannot be used.
         DivergenceError: a loss became NaN or infinite.
         AccountingError: bytes sent and received disagree.
         NetworkError: a part of the network failed.
@@ -72,29 +73,35 @@ def simulate(
     begin = time.perf_counter()
     config = with_absolute_paths(config)
     plan = Plan.open(config)
-    with _cluster(config):
-        directory = RunDirectory.create(config, run_dir)
-        try:
-            return _run(plan, directory, begin, on_start, on_progress)
-        except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
-            directory.mark("interrupted")
-            raise Interrupted(f"interrupted; what was measured is in {directory.path}") from None
-        except SheafnetError as error:
-            directory.mark(_status(error), error=str(error))
-            raise
-        except Exception as error:
-            directory.mark("failed", error=f"{type(error).__name__}: {error}")
-            raise
+    try:
+        with _machines(plan) as machines:
+            directory = RunDirectory.create(config, run_dir)
+            try:
+                return _run(plan, directory, machines, begin, on_start, on_progress)
+            except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
+                directory.mark("interrupted")
+                raise Interrupted(
+                    f"interrupted; what was measured is in {directory.path}"
+                ) from None
+            except SheafnetError as error:
+                directory.mark(_status(error), error=str(error))
+                raise
+            except Exception as error:
+                directory.mark("failed", error=f"{type(error).__name__}: {error}")
+                raise
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before the run began; nothing was written") from None
 
 
 def _run(
     plan: Plan,
     directory: RunDirectory,
+    machines: Sequence[Machine],
     begin: float,
     on_start: Callable[[Path], None] | None,
     on_progress: OnProgress | None,
 ) -> Result:
-    with _session(plan, directory) as session:
+    with _session(plan, directory, machines) as session:
         session.start()
         startup_s = time.perf_counter() - begin
         if on_start is not None:
@@ -107,22 +114,24 @@ def _run(
         return Result(summary, directory.path)
 
 
-def _cluster(config: Config) -> AbstractContextManager[None]:
-    """Membership in the cluster that the run names, before anything is written."""
-    if config.run.address is None:
-        return nullcontext()
-    from sheafnet.runtime.ray_cluster import joined
+def _machines(plan: Plan) -> AbstractContextManager[Sequence[Machine]]:
+    """Where the run takes place, checked before anything is written; a cluster is joined."""
+    if plan.config.run.backend == "local":
+        return nullcontext(())
+    from sheafnet.runtime.ray_cluster import fit_machines
 
-    return joined(config.run.address)
+    return fit_machines(plan)
 
 
-def _session(plan: Plan, directory: RunDirectory) -> AbstractContextManager[Session]:
+def _session(
+    plan: Plan, directory: RunDirectory, machines: Sequence[Machine]
+) -> AbstractContextManager[Session]:
     """The run; on leaving, everything that it started has ended."""
     if plan.config.run.backend == "local":
         return nullcontext(Coordinator(plan, LocalPool(plan, directory.path.name), directory))
     from sheafnet.runtime.ray_cluster import RaySession
 
-    return RaySession(plan, directory)
+    return RaySession(plan, directory, machines)
 
 
 def _status(error: SheafnetError) -> Status:

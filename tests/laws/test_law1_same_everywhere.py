@@ -37,6 +37,18 @@ def test_methods_with_a_hub_agree_too(tiny: MakeConfig, tmp_path: Path, method: 
     assert run_artifacts(packed, tmp_path / "packed") == local
 
 
+@pytest.mark.ray
+def test_a_random_graph_in_odd_parts_agrees(tiny: MakeConfig, tmp_path: Path) -> None:
+    """Ten nodes in parts of 4, 3 and 3 that no order of their numbers explains."""
+    graph = ("nodes=null", "edges=null", "graph={generator: random-regular, nodes: 10, degree: 3}")
+    local = run_artifacts(tiny(*graph), tmp_path / "local")
+    packed = tiny(*graph, "run.backend=ray", "run.nodes_per_actor=4")
+    (hosts,) = Plan.open(packed).placement([1])
+    assert sorted(map(len, hosts)) == [3, 3, 4]
+    assert [node for host in hosts for node in host] != list(range(10))
+    assert run_artifacts(packed, tmp_path / "packed") == local
+
+
 def test_the_same_seed_gives_the_same_artifacts(tiny: MakeConfig, tmp_path: Path) -> None:
     first = run_artifacts(tiny(), tmp_path / "1")
     assert run_artifacts(tiny(), tmp_path / "2") == first

@@ -12,6 +12,7 @@ from sheafnet.network.frame import Frame, Kind, decode, encode
 from sheafnet.network.payload import WireDtype
 from sheafnet.nodes.node import Node
 from sheafnet.runtime.coordinator import Coordinator
+from sheafnet.runtime.machines import this_machine
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.pool import LocalPool
 from sheafnet.runtime.ray_cluster import RaySession
@@ -121,7 +122,7 @@ def test_strangers_on_the_sockets_of_real_actors_are_refused(
     found = []
     for name, hostile in (("quiet", False), ("hostile", True)):
         directory = RunDirectory.create(quiet, tmp_path / name)
-        with RaySession(plan, directory) as session:
+        with RaySession(plan, directory, [this_machine()]) as session:
             session.start()
             sent = 0
             if hostile:

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from sheafnet.errors import AccountingError
 from sheafnet.network.frame import Frame, Kind
-from sheafnet.network.ledger import Account, Count, Key, Ledger, Line, key_of, measure
+from sheafnet.network.ledger import (
+    Account,
+    Count,
+    Entry,
+    Key,
+    Ledger,
+    Line,
+    balance,
+    key_of,
+    measure,
+)
 from sheafnet.network.payload import WireDtype
 
 KEY = Key("train", 7, 3, 1)
@@ -363,3 +373,22 @@ def test_reports_of_many_stretches_can_be_settled_between():
     assert settled == 100
     assert account.close() == []
     assert account.lost == 0
+
+
+def test_a_host_balances_only_what_was_sent_and_delivered_in_full() -> None:
+    full, short, early, alone = (Key("train", round_, 0, 0) for round_ in range(4))
+    entries: list[Entry] = [
+        (early, "missed", 1, 0, 0, 0),
+        (short, "sent", 1, 100, 27, 0),
+        (short, "delivered", 1, 99, 27, 0),
+        (full, "delivered", 2, 64, 44, 3),
+        (alone, "sent", 1, 100, 27, 0),
+        (early, "late", 1, 100, 27, 0),
+        (full, "sent", 2, 64, 44, 3),
+    ]
+    rows, rest = balance(entries)
+    assert rows == [(full, 2, 64, 44, 3)]
+    assert sorted(rest) == sorted(e for e in entries if e[0] != full)
+    account = Account()
+    account.enter(rows)
+    assert account.totals["train", 0, 0].numbers() == (2, 64, 44, 3)

@@ -2,6 +2,7 @@
 
 import stat
 import time
+from socket import socket as tcp_socket
 
 import numpy as np
 import psutil
@@ -10,7 +11,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from sheafnet.config import Named
-from sheafnet.errors import NetworkError
+from sheafnet.errors import ClusterError, NetworkError
 from sheafnet.network import sockets
 from sheafnet.network.channel import Endpoint, Limits
 from sheafnet.network.frame import Frame, Kind, encode, run_tag
@@ -367,3 +368,52 @@ def test_closing_twice_is_no_error(tmp_path):
     hub = SocketHub(f"ipc://{tmp_path}/a", HOST_OF)
     hub.close()
     hub.close()
+
+
+# Ports and firewalls
+
+
+def test_a_port_of_the_range_is_taken_and_a_taken_one_left():
+    with tcp_socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        first = taken.getsockname()[1]
+        hub = SocketHub("tcp://127.0.0.1", HOST_OF, range(first, first + 50))
+        port = int(hub.address.endpoint.rpartition(":")[2])
+        assert first < port < first + 50
+        with pytest.raises(ClusterError, match=f"run.ports = {first}-{first}: none of these"):
+            SocketHub("tcp://127.0.0.1", HOST_OF, range(first, first + 1))
+        hub.close()
+
+
+def test_who_is_connected_has_answered(pair):
+    first, second = pair
+    first.await_connected(DEADLINE_S)
+    second.await_connected(DEADLINE_S)
+    first.await_connected(0.0)  # nothing is awaited twice
+    first.send(1, frame(1))
+    assert collect(second, 1) == [frame(1)]
+
+
+def test_a_closed_port_is_named_with_both_addresses(hubs):
+    with tcp_socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = f"127.0.0.1:{unused.getsockname()[1]}"
+    first, second = hubs("tcp://127.0.0.1"), hubs("tcp://127.0.0.1")
+    genuine, _ = zmq.curve_keypair()
+    first.connect({0: second.address, 1: SocketAddress(f"tcp://{closed}", genuine)})
+    begin = time.monotonic()
+    with pytest.raises(NetworkError) as caught:
+        first.await_connected(1.0)
+    assert time.monotonic() - begin < 5.0
+    own = first.address.endpoint.removeprefix("tcp://")
+    assert f"the host on {own} cannot reach {closed}: no answer within 1 s" in str(caught.value)
+
+
+def test_a_port_behind_which_somebody_else_listens_is_no_connection(hubs):
+    """TCP connects, but the handshake with the key of the run does not succeed."""
+    first, second = hubs("tcp://127.0.0.1"), hubs("tcp://127.0.0.1")
+    another, _ = zmq.curve_keypair()
+    first.connect({1: SocketAddress(second.address.endpoint, another)})
+    with pytest.raises(NetworkError, match="cannot reach"):
+        first.await_connected(1.0)
