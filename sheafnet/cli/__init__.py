@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sheafnet.cli.options import Format, FormatOption, SetOption
 from sheafnet.cli.progress import run_progress
-from sheafnet.cli.studies import compare_command, sweep_command
+from sheafnet.cli.studies import compare_command, scale_command, sweep_command
 from sheafnet.config import Config, GraphConfig, MethodName, load_config
 from sheafnet.datasets import DATASETS
 from sheafnet.errors import ConfigError, SheafnetError
@@ -246,6 +246,7 @@ def _chosen(method: str | None, overrides: Sequence[str] | None) -> list[str]:
 
 app.command("compare")(compare_command)
 app.command("sweep")(sweep_command)
+app.command("scale")(scale_command)
 
 
 def run() -> int:
