@@ -128,8 +128,8 @@ def _legend(scale: Scale) -> Iterable[str]:
     unlike = [size for size in scale.sizes if size.hosts not in hosts]
     if unlike:
         yield (
-            f"Other numbers of hosts than at the reference: {_named(unlike)}; their memory and "
-            "their times are not comparable."
+            f"Not as many hosts as the reference have {_named(unlike)}: compare neither memory nor "
+            "times."
         )
 
 

@@ -103,20 +103,14 @@ def _slope_one(axes: "Axes", scale: Scale, curve: Curve) -> None:
 
 
 def _hosts(axes: "Axes", scale: Scale) -> None:
-    """Write the number of hosts beside each point."""
-    for size in scale.sizes:
-        axes.annotate(
-            f"{size.hosts} host{'s' if size.hosts > 1 else ''}",
-            (size.nodes, size.memory_mb),
-            textcoords="offset points",
-            xytext=(0, -12),
-            ha="center",
-            fontsize=7,
-        )
+    """Write the number of hosts below each number of nodes: it depends on nothing else."""
+    hosts = {size.nodes: size.hosts for size in scale.sizes}
+    axes.set_xticks([*hosts], [f"{n:,}\n({hosts[n]:,})" for n in hosts])
+    axes.set_xlabel("nodes (hosts)")
 
 
 def _legend(axes: "Axes") -> None:
     if axes.get_legend_handles_labels()[1]:
         axes.legend(
-            fontsize=7, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12)
+            fontsize=7, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18)
         )

@@ -34,7 +34,7 @@ def main() -> None:
         while True:
             answers.write(json.dumps(_answer(json.loads(cells.get()))) + "\n")
             answers.flush()
-    except (Interrupted, SystemExit):  # SIGTERM, which Ray turns into the latter
+    except (Interrupted, KeyboardInterrupt, SystemExit):  # SIGTERM, in the course of actors
         os._exit(0)  # the reading thread does not end by itself
 
 
@@ -71,6 +71,8 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     folder = Path(asked["run_dir"])
     try:
         cell = Cell(Config.model_validate(asked["config"]), tuple(asked["overrides"]))
+        if cell.timed:  # there are actors to end, which takes more than dying
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         clock = _Clock()
         result = simulate(cell.config, run_dir=folder, on_start=clock.start, on_progress=clock.note)
         kept = collect(cell, RunDirectory.open(folder), result.summary, clock.ends)
