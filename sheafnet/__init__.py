@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sheafnet.runtime.simulate import Result, simulate
     from sheafnet.runtime.summary import Summary
     from sheafnet.studies.compare import Comparison, compare
+    from sheafnet.studies.scale import Scale, scale
     from sheafnet.studies.sweep import Sweep, sweep
     from sheafnet.topology import Topology, build_topology
 
@@ -32,6 +33,7 @@ _HOMES = {
     "Progress": "runtime.coordinator",
     "Result": "runtime.simulate",
     "RunDirectory": "runtime.rundir",
+    "Scale": "studies.scale",
     "SheafnetError": "errors",
     "Summary": "runtime.summary",
     "Sweep": "studies.sweep",
@@ -39,6 +41,7 @@ _HOMES = {
     "build_topology": "topology",
     "compare": "studies.compare",
     "load_config": "config",
+    "scale": "studies.scale",
     "simulate": "runtime.simulate",
     "sweep": "studies.sweep",
 }
@@ -50,6 +53,7 @@ __all__ = [
     "Progress",
     "Result",
     "RunDirectory",
+    "Scale",
     "SheafnetError",
     "Summary",
     "Sweep",
@@ -58,6 +62,7 @@ __all__ = [
     "build_topology",
     "compare",
     "load_config",
+    "scale",
     "simulate",
     "sweep",
 ]

@@ -14,6 +14,7 @@ def test_public_names() -> None:
         "Progress",
         "Result",
         "RunDirectory",
+        "Scale",
         "SheafnetError",
         "Summary",
         "Sweep",
@@ -22,6 +23,7 @@ def test_public_names() -> None:
         "build_topology",
         "compare",
         "load_config",
+        "scale",
         "simulate",
         "sweep",
     ]

@@ -45,6 +45,7 @@ from sheafnet.runtime.summary import Summary
 from sheafnet.studies.contenders import read_contenders
 from sheafnet.studies.figures import figures_of, headline
 from sheafnet.studies.keys import read_axis
+from sheafnet.studies.scale import Scale, Size
 from sheafnet.topology import build_topology
 from tests.conftest import MakeConfig
 
@@ -273,7 +274,7 @@ def test_the_figures_of_studies_are_documented_and_found_in_the_summary(
         assert unit == known[name].unit
 
 
-@pytest.mark.parametrize("command", ["compare", "sweep"])
+@pytest.mark.parametrize("command", ["compare", "sweep", "scale"])
 def test_every_option_of_studies_is_documented(command: str) -> None:
     group: Any = typer.main.get_command(cli.app)
     parameters = group.get_command(None, command).params
@@ -308,6 +309,14 @@ def test_the_tables_of_the_benchmark_are_those_of_its_file() -> None:
     assert not results.quick
     assert {figure.part for figure in results.figures} == set(PARTS)
     assert tables == markdown(results)
+
+
+def test_the_columns_of_scale_are_documented() -> None:
+    table = rows(sections(DOCS / "studies.md")["`scale`"])
+    named = [name for row in table for name in re.findall(r"`([a-z_]+)`", row[0])]
+    size = Size(8, None, 8, 2, 1.0, 2.0, 3.0, None, None)
+    columns = Scale("ring", "ring", (size,), (), Path()).rows()[0]
+    assert sorted(named) == sorted({re.sub(r"^(train|inference)_", "", name) for name in columns})
 
 
 # docs/diagnosis.md
@@ -399,6 +408,7 @@ def test_the_readme_has_commands() -> None:
         "compare",
         "sweep",
         "bench",
+        "scale",
     }
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from sheafnet.cli.bench import bench_command
 from sheafnet.cli.options import Format, FormatOption, SetOption
 from sheafnet.cli.progress import run_progress
-from sheafnet.cli.studies import compare_command, sweep_command
+from sheafnet.cli.studies import compare_command, scale_command, sweep_command
 from sheafnet.config import Config, GraphConfig, MethodName, load_config
 from sheafnet.datasets import DATASETS
 from sheafnet.errors import ConfigError, SheafnetError
@@ -248,6 +248,7 @@ def _chosen(method: str | None, overrides: Sequence[str] | None) -> list[str]:
 app.command("compare")(compare_command)
 app.command("sweep")(sweep_command)
 app.command("bench")(bench_command)
+app.command("scale")(scale_command)
 
 
 def run() -> int:

@@ -1,4 +1,4 @@
-"""The commands that run many configurations: compare and sweep."""
+"""The commands that run many configurations: compare, sweep and scale."""
 
 import json
 from collections.abc import Sequence
@@ -14,10 +14,14 @@ from sheafnet.cli.progress import study_progress
 from sheafnet.studies.compare import compare
 from sheafnet.studies.comparison_tables import print_comparison, write_comparison
 from sheafnet.studies.contenders import METHODS
+from sheafnet.studies.output import PLOTS, TABLES, check_suffix
 from sheafnet.studies.plot import write_plot
 from sheafnet.studies.running import Failure
+from sheafnet.studies.scale import KINDS, ROUNDS, SIZES, scale
+from sheafnet.studies.scale_output import print_scale, write_scale
+from sheafnet.studies.scale_plot import write_scale_plot
 from sheafnet.studies.sweep import sweep
-from sheafnet.studies.sweep_output import PLOTS, TABLES, check_suffix, print_sweep, write_table
+from sheafnet.studies.sweep_output import print_sweep, write_table
 
 StudyOption = Annotated[
     Path | None,
@@ -25,6 +29,13 @@ StudyOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Processes at most; default: one per usable core.")
+]
+TableOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Table, .csv or .parquet; default: in the study."),
+]
+PlotOption = Annotated[
+    Path | None, typer.Option(help="Plot, .png, .pdf or .svg; default: in the study.")
 ]
 
 
@@ -87,22 +98,14 @@ def sweep_command(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")] = 3,
     quality: Annotated[str, typer.Option(help="Figure of the front.")] = "recall_at_1",
     cost: Annotated[str, typer.Option(help="Figure that it is weighed against.")] = "train_bytes",
-    table: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Table, .csv or .parquet; default: in the study."),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Plot, .png, .pdf or .svg; default: in the study.")
-    ] = None,
+    table: TableOption = None,
+    plot: PlotOption = None,
     overrides: SetOption = None,
     study: StudyOption = None,
     workers: WorkersOption = None,
 ) -> None:
     """Run every combination of values of any keys, and plot quality against bytes."""
-    if table is not None:
-        check_suffix(table, TABLES, "--output")
-    if plot is not None:
-        check_suffix(plot, PLOTS, "--plot")
+    _check_files(table, plot)
     with study_progress(Format.text) as on_progress:
         result = sweep(
             topology,
@@ -122,6 +125,62 @@ def sweep_command(
     print_sweep(console, result)
     console.print(Text(f"Table: {table}\nPlot: {plot}\nStudy: {result.folder}"), soft_wrap=True)
     _end(result.failures)
+
+
+def scale_command(
+    nodes: Annotated[str, typer.Option(metavar="N,...", help="The sizes.")] = SIZES,
+    kind: Annotated[
+        str, typer.Option("--topology-kind", metavar="KIND", help=f"One of {', '.join(KINDS)}.")
+    ] = "ring",
+    degree: Annotated[
+        str | None,
+        typer.Option(metavar="D,...", help="Of knn, random-regular and small-world; default: 4."),
+    ] = None,
+    topology: Annotated[
+        Path | None,
+        typer.Option(help="A YAML whose graph is replaced; default: small cameras."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Training rounds of every size.")] = ROUNDS,
+    inference_rounds: Annotated[int, typer.Option(help="Inference rounds of every size.")] = ROUNDS,
+    overrides: SetOption = None,
+    study: StudyOption = None,
+    table: TableOption = None,
+    plot: PlotOption = None,
+    output: FormatOption = Format.text,
+) -> None:
+    """Run one network at several sizes and tell what a round costs in time, memory and bytes."""
+    _check_files(table, plot)
+    with study_progress(output) as on_progress:
+        result = scale(
+            nodes,
+            kind=kind,
+            degree=degree,
+            topology=topology,
+            rounds=rounds,
+            inference_rounds=inference_rounds,
+            overrides=overrides or (),
+            study=study,
+            on_progress=on_progress,
+        )
+    table, plot = table or result.folder / "scale.csv", plot or result.folder / "scale.png"
+    write_scale(result, table)
+    write_scale_plot(result, plot)
+    if output is Format.json:
+        typer.echo(json.dumps(result.as_dict(), indent=2))
+    else:
+        console = Console()
+        print_scale(console, result)
+        paths = f"Table: {table}\nPlot: {plot}\nStudy: {result.folder}"
+        console.print(Text(paths), soft_wrap=True)
+    _end(result.failures)
+
+
+def _check_files(table: Path | None, plot: Path | None) -> None:
+    """Refuse files that could not be written, before anything is run."""
+    if table is not None:
+        check_suffix(table, TABLES, "--output")
+    if plot is not None:
+        check_suffix(plot, PLOTS, "--plot")
 
 
 def _end(failures: Sequence[Failure]) -> None:

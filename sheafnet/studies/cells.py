@@ -2,11 +2,14 @@
 
 A cell is known by a hash of its resolved configuration and the version of sheafnet, so a study
 that broke off goes on where it stopped, and another study in the same folder shares its runs.
-What the hash cannot see is the content of data files and of encoders of one's own.
+What the hash cannot see is the content of data files and of encoders of one's own. A cell that is
+run for its times is known by the machine and the placement too.
 """
 
 import hashlib
 import json
+import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,13 +21,16 @@ from pydantic import BaseModel, ConfigDict
 from sheafnet.config import Config, load_config
 from sheafnet.datasets import with_absolute_paths
 from sheafnet.errors import ConfigError
+from sheafnet.network.frame import Phase
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Summary
 from sheafnet.version import __version__
 
 LOCAL = ("run.backend=local", "run.address=null")
-"""Every cell runs in one process: its figures are those of the actors, bit for bit."""
+"""A cell runs in one process: its figures are those of the actors, bit for bit."""
+TIMED = ("run.backend=ray", "run.nodes_per_actor=auto")
+"""Unless it is run for its times: those of the actors are asked for."""
 CURVE_EVALUATIONS = 10
 CURVE_POINTS = 200
 """At most about so many training rounds are kept of a curve."""
@@ -38,10 +44,17 @@ class Cell:
     config: Config
     overrides: tuple[str, ...]
 
+    @property
+    def timed(self) -> bool:
+        """Whether it is run for its times, and so alone, on actors."""
+        return self.config.run.backend == "ray"
+
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """Everything that can change a figure, as plain values."""
         values = self.config.model_dump(mode="json")
+        if self.timed:
+            return values | {"machine": [platform.node(), usable_cores()]}
         return values | {"run": {"seed": self.config.run.seed}}
 
     @cached_property
@@ -49,6 +62,11 @@ class Cell:
         """The name of the cell: 20 hexadecimal digits."""
         known = json.dumps([__version__, self.resolved], sort_keys=True)
         return hashlib.sha256(known.encode()).hexdigest()[:20]
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def open_base(topology: str | Path, overrides: Sequence[str]) -> Config:
@@ -86,18 +104,24 @@ def seeds_from(base: Config, count: int) -> tuple[int, ...]:
     return tuple(range(base.run.seed, base.run.seed + count))
 
 
-def read_cells(topology: str | Path, overrides: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+def read_cells(
+    topology: str | Path,
+    overrides: Sequence[str],
+    seeds: Sequence[int],
+    where: Sequence[str] = LOCAL,
+) -> list[Cell]:
     """A cell for every seed of the run at `topology` under `overrides`.
 
     Args:
         topology: the YAML.
         overrides: on top of it.
         seeds: of the cells.
+        where: they run: `LOCAL` or `TIMED`.
 
     Raises:
         ConfigError: file or override is wrong.
     """
-    config = with_absolute_paths(load_config(topology, [*overrides, *LOCAL]))
+    config = with_absolute_paths(load_config(topology, [*overrides, *where]))
     return [
         Cell(
             config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}),
@@ -122,6 +146,16 @@ class Evaluation(_Kept):
     """By name: those of `CURVE_FIGURES`, and others that the run measured on its way."""
 
 
+class StretchEnd(_Kept):
+    """When a stretch of rounds was reported."""
+
+    phase: Phase
+    done: int
+    """Rounds of the phase that were finished by then."""
+    seconds: float
+    """Since the hosts were up."""
+
+
 CURVE_FIGURES = ("recall_at_1", "zero_shot_accuracy", "probe_accuracy", "fused_accuracy")
 _PLACE = {"phase", "round", "after", "train_bytes", "bytes"}
 
@@ -139,9 +173,13 @@ class CellResult(_Kept):
     evaluations: tuple[Evaluation, ...]
     training: tuple[dict[str, int | float | None], ...]
     """Round, loss, energy, contrast and gradient norm of a thinned-out sequence of rounds."""
+    stretches: tuple[StretchEnd, ...] = ()
+    """Of a cell that was run for its times."""
 
 
-def collect(cell: Cell, run: RunDirectory, summary: Summary) -> CellResult:
+def collect(
+    cell: Cell, run: RunDirectory, summary: Summary, stretches: Sequence[StretchEnd] = ()
+) -> CellResult:
     """What is to be kept of a finished run."""
     rounds = summary.rounds
     step = -(-rounds // CURVE_POINTS) or 1
@@ -162,6 +200,7 @@ def collect(cell: Cell, run: RunDirectory, summary: Summary) -> CellResult:
         summary=Summary.model_validate(_network_only(summary.model_dump(mode="json"))),
         evaluations=tuple(evaluations),
         training=tuple(training),
+        stretches=tuple(stretches) if cell.timed else (),
     )
 
 

@@ -17,8 +17,11 @@ from typing import IO
 
 from sheafnet.errors import ActorError, ConfigError, Interrupted
 from sheafnet.runtime.plan import Plan
-from sheafnet.studies.cells import Cell, CellResult
+from sheafnet.studies.cells import Cell, CellResult, usable_cores
 from sheafnet.studies.folder import StudyFolder
+
+_ENDING_S = 20.0
+"""Time that a worker has to end its actors."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,6 @@ def check_cells(cells: Sequence[Cell]) -> None:
     distinct = {str(cell.resolved | {"run": None}): cell for cell in cells}
     for cell in distinct.values():
         Plan.open(cell.config)
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 class CellRunner:
@@ -151,7 +149,7 @@ def _outcomes(cells: Sequence[Cell], workers: int) -> Generator[tuple[Cell, Outc
                 worker: _Worker = ready.data
                 outcome = worker.outcome()
                 yield worker.cell, outcome
-                if worker.alive and waiting:
+                if worker.alive and waiting and not worker.cell.timed:
                     worker.take(waiting.popleft())
                     continue
                 selector.unregister(worker.answers)
@@ -163,6 +161,7 @@ def _outcomes(cells: Sequence[Cell], workers: int) -> Generator[tuple[Cell, Outc
 class _Worker:
     """A process that runs one cell at a time (see `sheafnet.studies.worker`).
 
+    A cell that is run for its times has a fresh process to itself.
     In a process group of its own, so that a Ctrl-C of the terminal reaches the study alone.
     """
 
@@ -218,9 +217,14 @@ class _Worker:
 
     def end(self) -> None:
         """End the process, whatever it does, and close its files."""
-        self._process.kill()
-        self._process.wait()
-        for file in (self.answers, self._log):
-            file.close()
-        with suppress(BrokenPipeError):
-            self._cells.close()
+        try:
+            self._process.terminate()  # it may have actors to end
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ENDING_S)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            for file in (self.answers, self._log):
+                file.close()
+            with suppress(BrokenPipeError):
+                self._cells.close()

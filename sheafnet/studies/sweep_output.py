@@ -1,6 +1,5 @@
 """A sweep as a table on the terminal, as CSV or Parquet, and as a plot."""
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sheafnet.errors import StudyError
 from sheafnet.studies.figures import of_seeds
-from sheafnet.studies.folder import replacing
+from sheafnet.studies.output import write_columns
 from sheafnet.studies.sweep import Sweep
 
-TABLES = (".csv", ".parquet")
-PLOTS = (".png", ".pdf", ".svg")
 BESIDE = ("recall_at_1", "zero_shot_accuracy", "missing_nmse_ridge", "missing_accuracy_ridge")
 """Figures that are printed beside quality and cost, as far as they fit."""
 SHORT = {
@@ -24,16 +20,6 @@ SHORT = {
     "missing_nmse_ridge": "NMSE, ridge",
     "missing_accuracy_ridge": "accuracy, ridge",
 }
-
-
-def check_suffix(path: Path, known: tuple[str, ...], option: str) -> None:
-    """Refuse a file that cannot be written in the format that its name asks for.
-
-    Raises:
-        StudyError: its suffix is none of `known`.
-    """
-    if path.suffix not in known:
-        raise StudyError(f"{option} {path}: must end in {' or '.join(known)}.")
 
 
 def write_table(sweep: Sweep, path: Path) -> None:
@@ -45,23 +31,11 @@ def write_table(sweep: Sweep, path: Path) -> None:
     Raises:
         StudyError: the suffix is neither, or the file cannot be written.
     """
-    check_suffix(path, TABLES, "--output")
     rows = sweep.rows()
     keys = [axis.key for axis in sweep.axes]
     columns = {name: [row[name] for row in rows] for name in [*keys, "seed", *sweep.figures]}
     columns |= {key: _of_one_kind(columns[key]) for key in keys}
-    with replacing(path) as aside:
-        if path.suffix == ".csv":
-            with aside.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(columns)
-                writer.writerows(zip(*columns.values(), strict=True))
-            return
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        doubles = {name: pa.array(columns[name], pa.float64()) for name in sweep.figures}
-        parquet.write_table(pa.table(columns | doubles), aside)
+    write_columns(columns, sweep.figures, path)
 
 
 def _of_one_kind(values: list[Any]) -> list[Any]:

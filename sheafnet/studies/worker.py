@@ -1,24 +1,28 @@
 """A worker process of a study: runs the cells that it is given, one after the other.
 
 A line of JSON on stdin is a cell, a line of JSON on stdout what became of it. When stdin ends, as
-it does when the study's process ends in whatever way, the worker ends at once.
+it does when the study's process ends in whatever way, the worker ends at once, and with it the
+actors that it may have made.
 """
 
 import json
 import os
 import queue
 import shutil
+import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
 from sheafnet.config import Config
-from sheafnet.errors import SheafnetError
+from sheafnet.errors import Interrupted, SheafnetError
+from sheafnet.runtime.coordinator import Progress
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.simulate import simulate
-from sheafnet.studies.cells import Cell, collect
+from sheafnet.studies.cells import Cell, StretchEnd, collect
 
 
 def main() -> None:
@@ -26,9 +30,12 @@ def main() -> None:
     answers = _private_stdout()
     cells: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(cells,), daemon=True).start()
-    while True:
-        answers.write(json.dumps(_answer(json.loads(cells.get()))) + "\n")
-        answers.flush()
+    try:
+        while True:
+            answers.write(json.dumps(_answer(json.loads(cells.get()))) + "\n")
+            answers.flush()
+    except (Interrupted, KeyboardInterrupt, SystemExit):  # SIGTERM, in the course of actors
+        os._exit(0)  # the reading thread does not end by itself
 
 
 def _private_stdout() -> TextIO:
@@ -41,16 +48,37 @@ def _private_stdout() -> TextIO:
 def _read(cells: "queue.SimpleQueue[str]") -> None:
     for line in sys.stdin:
         cells.put(line)
-    os._exit(0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Clock:
+    """Notes when each stretch of rounds was reported."""
+
+    def __init__(self) -> None:
+        self.ends: list[StretchEnd] = []
+
+    def start(self, _: Path) -> None:
+        """The hosts are up."""
+        self._since = time.perf_counter()
+
+    def note(self, progress: Progress) -> None:
+        """A stretch was reported."""
+        seconds = time.perf_counter() - self._since
+        self.ends.append(StretchEnd(phase=progress.phase, done=progress.done, seconds=seconds))
 
 
 def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     folder = Path(asked["run_dir"])
     try:
         cell = Cell(Config.model_validate(asked["config"]), tuple(asked["overrides"]))
-        result = simulate(cell.config, run_dir=folder)
-        kept = collect(cell, RunDirectory.open(folder), result.summary)
+        if cell.timed:  # there are actors to end, which takes more than dying
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        clock = _Clock()
+        result = simulate(cell.config, run_dir=folder, on_start=clock.start, on_progress=clock.note)
+        kept = collect(cell, RunDirectory.open(folder), result.summary, clock.ends)
         return {"result": kept.model_dump(mode="json")}
+    except Interrupted:
+        raise
     except SheafnetError as error:
         return {"error": str(error), "exit_code": error.exit_code}
     except Exception:
