@@ -23,6 +23,7 @@ from sheafnet.config import Config
 from sheafnet.errors import ActorError, ClusterError, DeadlineError, SheafnetError
 from sheafnet.network.sockets import SocketAddress, SocketHub
 from sheafnet.runtime.coordinator import Coordinator, Progress
+from sheafnet.runtime.device import gpu_share, open_device
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.report import HostSize, Parameters, Report
 from sheafnet.runtime.rundir import RunDirectory
@@ -122,7 +123,7 @@ class RayPool:
     def start(self) -> int:
         """Make all host actors and connect them."""
         spread = ray.remote(concurrency_groups={"control": 1})(HostProcess).options(
-            num_cpus=0, scheduling_strategy="SPREAD"
+            num_cpus=0, num_gpus=gpus_of_an_actor(self._plan), scheduling_strategy="SPREAD"
         )
         config = self._plan.config
         self._hosts = [
@@ -220,6 +221,25 @@ class RayPool:
         nodes = [self._plan.topology.nodes[k].id for k in self._placement[at]]
         more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
         return f"actor {at} ({', '.join(nodes[:3])}{more})"
+
+
+def gpus_of_an_actor(plan: Plan) -> float:
+    """What a host actor reserves of a GPU: of those of Ray or, before it has started, of ours.
+
+    Raises:
+        ConfigError: there is no GPU, torch cannot use it, or the actors do not fit.
+    """
+    if plan.config.run.device == "cpu":
+        return 0.0
+    if ray.is_initialized():
+        have = ray.cluster_resources()
+    else:
+        open_device(plan.config)
+        import torch  # slow to import, and needed for this alone
+
+        have = {"GPU": torch.cuda.device_count()}
+    actors = len(plan.placement(int(have.get("CPU", 0)) or None))
+    return gpu_share(plan.config, actors, int(have.get("GPU", 0)))
 
 
 class CoordinatorProcess:

@@ -11,6 +11,7 @@ from sheafnet.config import Config
 from sheafnet.datasets import with_absolute_paths
 from sheafnet.errors import DivergenceError, Interrupted, SheafnetError
 from sheafnet.runtime.coordinator import Coordinator, Progress
+from sheafnet.runtime.device import open_device
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.pool import LocalPool
 from sheafnet.runtime.rundir import RunDirectory, Status
@@ -62,7 +63,7 @@ def simulate(
         The figures, as in summary.json, and the run directory.
 
     Raises:
-        InputError: configuration, data, run directory or cluster address cannot be used.
+        InputError: configuration, data, device, run directory or cluster address cannot be used.
         DivergenceError: a loss became NaN or infinite.
         AccountingError: bytes sent and received disagree.
         NetworkError: a part of the network failed.
@@ -73,6 +74,7 @@ def simulate(
     config = with_absolute_paths(config)
     plan = Plan.open(config)
     with _cluster(config):
+        _check_device(plan)
         directory = RunDirectory.create(config, run_dir)
         try:
             return _run(plan, directory, begin, on_start, on_progress)
@@ -114,6 +116,18 @@ def _cluster(config: Config) -> AbstractContextManager[None]:
     from sheafnet.runtime.ray_cluster import joined
 
     return joined(config.run.address)
+
+
+def _check_device(plan: Plan) -> None:
+    """Refuse a device that is not there, before anything is written."""
+    if plan.config.run.device == "cpu":
+        return
+    if plan.config.run.backend == "local":
+        open_device(plan.config)
+        return
+    from sheafnet.runtime.ray_cluster import gpus_of_an_actor
+
+    gpus_of_an_actor(plan)
 
 
 def _session(plan: Plan, directory: RunDirectory) -> AbstractContextManager[Session]:
