@@ -4,7 +4,7 @@ Inside `PretendedDevice` a tensor on `DEVICE` is a `Pretended` one: torch takes 
 a device other than the CPU, and its values lie in an ordinary tensor behind it, on which every
 operation is really carried out. As on a GPU, an operation that is given tensors of both places is
 refused, numpy is refused, and only a copy goes from the one to the other. It is stricter than a
-GPU, which lets an index lie on the CPU.
+GPU, which lets an index, and a single number in arithmetic, lie on the CPU.
 
 So a run that ends inside it has put every tensor on its device, mixed none, and sent and saved
 arrays of the CPU; and since the arithmetic is the CPU's, its results have to be the CPU's bit for
@@ -70,8 +70,7 @@ class PretendedDevice(TorchDispatchMode):
         plain = [x for x in leaves if isinstance(x, Tensor) and not isinstance(x, Pretended)]
         goal = kwargs.get("device")
         copies = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
-        # A single number of the CPU may take part anywhere, as it may on a GPU.
-        if here and any(x.ndim for x in plain) and not copies:
+        if here and plain and not copies:
             raise RuntimeError(f"{func}: tensors on {DEVICE} and on the CPU")
         there = goal == DEVICE if goal is not None else bool(here)
         if goal is not None:
