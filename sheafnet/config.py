@@ -254,13 +254,20 @@ class EvaluationConfig(Model):
 
 
 class RunConfig(Model):
-    """How and where the run takes place; none of it changes a result but ``seed``."""
+    """How and where the run takes place.
+
+    None of it changes a result but ``seed`` and, by rounding, ``device``.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     backend: Literal["ray", "local"] = "ray"
     address: str | None = None
     """A running Ray cluster to join; by default a private one is started and stopped."""
     nodes_per_actor: Positive | Literal["auto"] = "auto"
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the nodes compute: on the CPU, or each actor on one GPU."""
+    gpus_per_actor: Annotated[float, Field(ge=0.0001, le=1.0)] | None = None
+    """Share of a GPU that Ray reserves for an actor; by default all actors get an equal one."""
     transport: Literal["auto", "ipc", "tcp"] = "auto"
     """Sockets between actors: Unix ones on one machine, encrypted TCP between machines."""
     ports: Annotated[str, Field(pattern=r"^[0-9]{1,5}-[0-9]{1,5}$")] | None = None
@@ -300,6 +307,12 @@ class RunConfig(Model):
             return None
         first, last = map(int, self.ports.split("-"))
         return range(first, last + 1)
+
+    @model_validator(mode="after")
+    def _share_is_of_a_gpu(self) -> Self:
+        if self.gpus_per_actor is not None and self.device == "cpu":
+            raise ValueError("gpus_per_actor reserves a share of a GPU; it needs device: cuda")
+        return self
 
 
 class Config(Model):

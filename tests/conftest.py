@@ -36,6 +36,12 @@ TINY: dict[str, Any] = {
 MakeConfig = Callable[..., Config]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that carry the marker ``gpu`` run where there is one."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("torch can use no GPU here")
+
+
 @pytest.fixture
 def tiny() -> MakeConfig:
     """The tiny run with overrides, as ``tiny("training.rounds=3")``."""

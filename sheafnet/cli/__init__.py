@@ -20,6 +20,7 @@ from sheafnet.config import Config, GraphConfig, MethodName, load_config
 from sheafnet.datasets import DATASETS
 from sheafnet.errors import ConfigError, SheafnetError
 from sheafnet.network.frame import PHASES
+from sheafnet.runtime.keep import Keep
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.simulate import simulate
@@ -104,6 +105,7 @@ def validate(
 ) -> None:
     """Check a topology file and say what it describes."""
     plan = Plan.open(load_config(file, _chosen(method, overrides)))
+    Keep.within(plan, parameter_bytes=0)
     topology, config = plan.topology, plan.config
     degrees = sorted({len(topology.incident(node.index)) for node in topology.nodes})
     dims = sorted({edge.dim for edge in topology.edges})

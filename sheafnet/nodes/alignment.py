@@ -24,7 +24,7 @@ def ranks(queries: Tensor, gallery: Tensor) -> Tensor:
     found = []
     for start in range(0, len(queries), _QUERY_CHUNK):
         similarity = queries[start : start + _QUERY_CHUNK] @ gallery.T
-        own = similarity[torch.arange(len(similarity)), torch.arange(len(similarity)) + start]
+        own = similarity.diagonal(start)
         found.append((~(similarity < own[:, None] - _ROUNDING)).sum(dim=1))
     return torch.cat(found)
 
@@ -42,7 +42,7 @@ def prototypes(projections: Tensor, labels: Tensor, classes: int) -> tuple[Tenso
         (classes that occur, d_ij), and which do: (classes,) bool.
     """
     unit = F.normalize(projections, dim=1)
-    present = torch.zeros(classes, dtype=torch.bool)
+    present = labels.new_zeros(classes, dtype=torch.bool)
     present[labels] = True
     means = [unit[labels == c].mean(dim=0) for c in range(classes) if present[c]]
     return torch.stack(means), present
@@ -75,7 +75,7 @@ def few_shot(
     """
     scores = []
     for _ in range(draws):
-        order = torch.randperm(len(support), generator=generator)
+        order = torch.randperm(len(support), generator=generator).to(support.device)
         chosen = torch.cat([order[support_labels[order] == c][:shots] for c in range(classes)])
         means, present = prototypes(support[chosen], support_labels[chosen], classes)
         scores.append(accuracy(nearest_prototype(queries, means, present), labels))

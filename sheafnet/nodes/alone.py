@@ -48,4 +48,5 @@ def train_alone(node: Node, round_: int, records: list[TrainRecord]) -> Program:
 
 def masked(sample: Tensor, generator: torch.Generator) -> Tensor:
     """`sample` with each value set to 0 with probability `MASKED`."""
-    return sample * (torch.rand(sample.shape, generator=generator) >= MASKED)
+    kept = torch.rand(sample.shape, generator=generator) >= MASKED
+    return sample * kept.to(sample.device)

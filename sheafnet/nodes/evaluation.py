@@ -6,14 +6,13 @@ training events (the prototypes that classify a neighbour's events without its h
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sheafnet.network.channel import Message
 from sheafnet.network.frame import Kind
 from sheafnet.nodes import alignment
 from sheafnet.nodes.events import gallery_size, is_last, support_size
-from sheafnet.nodes.node import Labelled, Node, Program
+from sheafnet.nodes.node import Labelled, Node, Program, array_of
 from sheafnet.nodes.probe import LinearProbe
 from sheafnet.nodes.records import EdgeScores, EvaluationRecord
 
@@ -28,8 +27,9 @@ def evaluate(node: Node, round_: int, records: list[EvaluationRecord]) -> Progra
     for position, edge in enumerate(node.edges):
         labels = support.labels[node.task(position)]
         means, present = alignment.prototypes(known[position], labels, node.dataset.classes)
-        node.endpoint.send(edge.index, Kind.GALLERY, round_, own[position].numpy())
-        node.endpoint.send(edge.index, Kind.PROTOTYPES, round_, means.numpy(), present.numpy())
+        node.endpoint.send(edge.index, Kind.GALLERY, round_, array_of(own[position]))
+        classes = array_of(present)
+        node.endpoint.send(edge.index, Kind.PROTOTYPES, round_, array_of(means), classes)
     galleries = yield node.every(Kind.GALLERY, round_)
     prototypes = yield node.every(Kind.PROTOTYPES, round_)
     last = is_last(node.config, round_)
@@ -38,7 +38,7 @@ def evaluate(node: Node, round_: int, records: list[EvaluationRecord]) -> Progra
         if edge.index in galleries and edge.index in prototypes:
             task = node.task(position)
             ours = own[position], judged.labels[task]
-            recall, zero_shot = _across(ours, galleries[edge.index], prototypes[edge.index])
+            recall, zero_shot = _across(node, ours, galleries[edge.index], prototypes[edge.index])
             theirs = known[position], support.labels[task]
             few_shot = _few_shot(node, edge.index, theirs, ours) if last else {}
             scores.append(EdgeScores(edge.index, recall, zero_shot, few_shot))
@@ -87,15 +87,15 @@ def _probe(node: Node, support: Labelled, judged: Labelled) -> float:
 
 
 def _across(
-    own: tuple[Tensor, Tensor], gallery: Message, prototypes: Message
+    node: Node, own: tuple[Tensor, Tensor], gallery: Message, prototypes: Message
 ) -> tuple[dict[int, float], float]:
     """Recalls and zero-shot accuracy of own (projections, labels) by what a neighbour sent."""
     assert prototypes.mask is not None, "prototypes name their classes"
     projections, labels = own
     guessed = alignment.nearest_prototype(
-        projections, torch.from_numpy(prototypes.array), torch.from_numpy(prototypes.mask)
+        projections, node.tensor(prototypes.array), node.tensor(prototypes.mask)
     )
-    recalls = alignment.recalls(projections, torch.from_numpy(gallery.array))
+    recalls = alignment.recalls(projections, node.tensor(gallery.array))
     return recalls, alignment.accuracy(guessed, labels)
 
 

@@ -24,9 +24,12 @@ class FusedClassifier(nn.Module):
         method: with its graph; where edges have labels of their own, each is a label of the
             network.
         dataset: opened for this run.
+        device: where it computes.
     """
 
-    def __init__(self, method: Method, dataset: Dataset) -> None:
+    def __init__(
+        self, method: Method, dataset: Dataset, device: torch.device | None = None
+    ) -> None:
         super().__init__()
         topology = method.topology
         self._dataset = dataset
@@ -35,9 +38,9 @@ class FusedClassifier(nn.Module):
         self.dims = [node.dim for node in topology.nodes]
         total = sum(self.dims)
         outputs = len(self._tasks) * self._classes
-        self.weight = nn.Parameter(torch.zeros(outputs, total))
-        self.offset = nn.Parameter(torch.zeros(outputs))
-        self.moments = Moments(total, self.dims)
+        self.weight = nn.Parameter(torch.zeros(outputs, total, device=device))
+        self.offset = nn.Parameter(torch.zeros(outputs, device=device))
+        self.moments = Moments(total, self.dims, device=device)
         """Of all sections at once, from which missing ones are estimated."""
 
     def forward(self, joined: Tensor) -> Tensor:
@@ -51,7 +54,7 @@ class FusedClassifier(nn.Module):
             self._dataset.source(edge.tail).labels(split, events, edge.index)
             for edge in self._tasks
         ]
-        return torch.from_numpy(np.stack(columns, axis=1))
+        return torch.from_numpy(np.stack(columns, axis=1)).to(self.weight.device)
 
     def loss(self, joined: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy over rows and labels."""
@@ -73,4 +76,4 @@ class FusedClassifier(nn.Module):
             columns = [np.any(missing, axis=0)]
         else:
             columns = [missing[edge.tail] | missing[edge.head] for edge in self._tasks]
-        return torch.from_numpy(np.stack(columns, axis=1))
+        return torch.from_numpy(np.stack(columns, axis=1)).to(self.weight.device)

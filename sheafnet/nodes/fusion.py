@@ -17,7 +17,7 @@ from sheafnet.nodes.evaluation import judge_alone
 from sheafnet.nodes.events import gallery_size, inference_events, missing_rows
 from sheafnet.nodes.fused import FusedClassifier
 from sheafnet.nodes.inference import Rows
-from sheafnet.nodes.node import Node, Program
+from sheafnet.nodes.node import Node, Program, array_of
 from sheafnet.nodes.records import EstimatorSums, EvaluationRecord, InferenceRecord, TrainRecord
 from sheafnet.nodes.training import refuse_divergence
 from sheafnet.sheaf.estimators import ESTIMATORS, estimate
@@ -33,11 +33,11 @@ def train_fused(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     loss, missed = None, 0
     if node.fused is None:
         (channel,) = node.trained
-        values = section.detach().numpy()
+        values = array_of(section)
         node.endpoint.send(channel.index, Kind.PROJECTION, round_, values)
         mail = yield [(channel.index, Kind.GRADIENT, round_)]
         if channel.index in mail:
-            section.backward(torch.from_numpy(mail[channel.index].array))  # type: ignore[no-untyped-call]
+            section.backward(node.tensor(mail[channel.index].array))  # type: ignore[no-untyped-call]
         missed = 1 - len(mail)
     else:
         mail = yield _from_all(node, Kind.PROJECTION, round_)
@@ -64,7 +64,7 @@ def _classify(
     parts[node.spec.index] = section
     for channel in node.trained:
         if channel.index in mail:
-            there = torch.from_numpy(mail[channel.index].array).requires_grad_()
+            there = node.tensor(mail[channel.index].array).requires_grad_()
             parts[channel.other(node.spec.index)] = there
     loss = fused.loss(torch.cat(parts, dim=1), fused.labels("train", node.batch(round_)))
     refuse_divergence(loss, f"node {node.spec.id}, the hub", round_)
@@ -72,7 +72,7 @@ def _classify(
     for channel in node.trained:
         gradient = parts[channel.other(node.spec.index)].grad
         if gradient is not None:
-            node.endpoint.send(channel.index, Kind.GRADIENT, round_, gradient.numpy())
+            node.endpoint.send(channel.index, Kind.GRADIENT, round_, array_of(gradient))
     if len(mail) == len(fused.dims) - 1:
         known = [part.detach() for part in parts]
         fused.moments.update(torch.cat(known, dim=1), known)
@@ -87,17 +87,17 @@ def evaluate_fused(node: Node, round_: int, records: list[EvaluationRecord]) -> 
     section = node.labelled(split, events).section
     if node.fused is None:
         (channel,) = node.trained
-        node.endpoint.send(channel.index, Kind.GALLERY, round_, section.numpy())
+        node.endpoint.send(channel.index, Kind.GALLERY, round_, array_of(section))
         records.append(EvaluationRecord(round_, scores, probe))
         return
     mail = yield _from_all(node, Kind.GALLERY, round_)
-    joined = torch.zeros(len(events), sum(node.fused.dims))
+    joined = section.new_zeros(len(events), sum(node.fused.dims))
     for index, here in _columns(node.fused).items():
         arrived = mail.get(_channel(node, index))
         if index == node.spec.index:
             joined[:, here] = section
         elif arrived is not None:
-            joined[:, here] = torch.from_numpy(arrived.array)
+            joined[:, here] = node.tensor(arrived.array)
     right = node.fused.correct(joined, node.fused.labels(split, events))
     whole = len(mail) == len(node.fused.dims) - 1
     accuracy = float(right.float().mean()) if whole else None
@@ -121,7 +121,7 @@ def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Prog
         mail = yield [(channel.index, Kind.REQUEST, round_)]
         have = ~missing_rows(chosen, seed, node.spec, round_)
         if channel.index in mail:
-            values = section[torch.from_numpy(have)].numpy()
+            values = array_of(section[node.tensor(have)])
             node.endpoint.send(
                 channel.index, Kind.ANSWER, round_, values, None if have.all() else have
             )
@@ -134,12 +134,12 @@ def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Prog
     missing = [missing_rows(chosen, seed, spec, round_) for spec in node.topology.nodes]
     given: dict[int, tuple[Tensor, Tensor]] = {}
     for index in range(len(missing)):
-        here = torch.from_numpy(~missing[index])
+        here = node.tensor(~missing[index])
         arrived = mail.get(_channel(node, index))
         if index == node.spec.index:
             given[index] = here, section[here]
         elif arrived is not None:
-            given[index] = here, torch.from_numpy(arrived.array)
+            given[index] = here, node.tensor(arrived.array)
     late = len(missing) - 1 - len(mail)
     records.append(_judge(node, node.fused, round_, missing, given, late))
 

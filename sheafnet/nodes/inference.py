@@ -2,13 +2,12 @@
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from sheafnet.network.channel import Message
 from sheafnet.network.frame import Kind
 from sheafnet.nodes.events import inference_events, missing_rows
-from sheafnet.nodes.node import Labelled, Node, Program
+from sheafnet.nodes.node import Labelled, Node, Program, array_of
 from sheafnet.nodes.records import EstimatorSums, InferenceRecord
 from sheafnet.sheaf.estimators import ESTIMATORS, AffineMap, estimate
 
@@ -51,9 +50,9 @@ def _answer(
     assert request.mask is not None, "a request is its mask"
     given = request.mask & have
     position = next(k for k, e in enumerate(node.edges) if e.index == edge)
-    projection = node.project(section[torch.from_numpy(given)])[position]
+    projection = node.project(section[node.tensor(given)])[position]
     partial = None if given.sum() == request.mask.sum() else have[request.mask]
-    node.endpoint.send(edge, Kind.ANSWER, round_, projection.numpy(), partial)
+    node.endpoint.send(edge, Kind.ANSWER, round_, array_of(projection), partial)
 
 
 def _judge(
@@ -64,16 +63,16 @@ def _judge(
     answers: dict[int, Message],
     late: int,
 ) -> InferenceRecord:
-    rows = torch.from_numpy(missing)
+    rows = node.tensor(missing)
     count = int(rows.sum())
     truth, targets = batch.section[rows], [labels[rows] for labels in batch.labels]
     given: dict[int, tuple[Tensor, Tensor]] = {}
-    answered = torch.zeros(count, dtype=torch.bool)
+    answered = rows.new_zeros(count)
     for position, edge in enumerate(node.edges):
         if edge.index in answers:
             message = answers[edge.index]
-            here = torch.from_numpy(missing if message.mask is None else message.mask)[rows]
-            given[position] = here, torch.from_numpy(message.array)
+            here = node.tensor(missing if message.mask is None else message.mask)[rows]
+            given[position] = here, node.tensor(message.array)
             answered |= here
     duals, ridge = _duals(node), node.config.inference.ridge
     estimators: dict[str, EstimatorSums] = {}

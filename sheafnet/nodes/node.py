@@ -9,6 +9,7 @@ when; the results do not depend on it, since every reduction over neighbours goe
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,12 +54,21 @@ class Node:
         index: which node this is.
         dataset: opened for this run.
         endpoint: this node's side of its channels.
+        device: where the node computes. Weights and draws are made on the CPU and moved, so that
+            they are the same everywhere.
     """
 
     def __init__(
-        self, config: Config, method: Method, index: int, dataset: Dataset, endpoint: Endpoint
+        self,
+        config: Config,
+        method: Method,
+        index: int,
+        dataset: Dataset,
+        endpoint: Endpoint,
+        device: torch.device | None = None,
     ) -> None:
         self.config = config
+        self.device = device or torch.device("cpu")
         self.method = method
         self.topology = method.topology
         self.spec = method.topology.nodes[index]
@@ -78,13 +88,17 @@ class Node:
             torch.manual_seed(self._seed("encoder"))
             self.encoder = build_encoder(
                 self.spec.encoder, self._source.shape, self.spec.dim, self.spec.id
-            )
+            ).to(self.device)
         generator = self.generator("maps")
         self.restrictions = self._restrictions(generator)
         asked = self.edges if method.aligns else ()
-        self.duals = [DualMap(self.restrictions[position]) for position in range(len(asked))]
-        self.fused = FusedClassifier(method, dataset) if method.fuses and self.is_hub else None
+        self.duals = [
+            DualMap(self.restrictions[position]).to(self.device) for position in range(len(asked))
+        ]
+        self.fused: FusedClassifier | None = None
         """The classifier of all sections, at the hub of concat-supervised."""
+        if method.fuses and self.is_hub:
+            self.fused = FusedClassifier(method, dataset, self.device)
         modules = [self.encoder, *self.duals]
         if self.fused is not None:
             modules.append(self.fused)
@@ -93,7 +107,7 @@ class Node:
             config.training,
             [p for m in self.restrictions for p in m.parameters()],
         )
-        self.moments = Moments(self.spec.dim, [edge.dim for edge in asked])
+        self.moments = Moments(self.spec.dim, [edge.dim for edge in asked], device=self.device)
 
     @property
     def is_hub(self) -> bool:
@@ -102,20 +116,27 @@ class Node:
 
     def _restrictions(self, generator: torch.Generator) -> Sequence[RestrictionMap | IdentityMap]:
         dims = [channel.dim for channel in self.channels]
+        maps: Sequence[RestrictionMap | IdentityMap]
         if self.method.name != "sheafalign":
-            return [IdentityMap(self.spec.dim) for _ in dims]
-        if self.config.training.restriction_start == "together":
-            return maps_apart(self.spec.dim, dims, generator)
-        return [RestrictionMap(self.spec.dim, dim, generator) for dim in dims]
+            maps = [IdentityMap(self.spec.dim) for _ in dims]
+        elif self.config.training.restriction_start == "together":
+            maps = maps_apart(self.spec.dim, dims, generator)
+        else:
+            maps = [RestrictionMap(self.spec.dim, dim, generator) for dim in dims]
+        return [restriction.to(self.device) for restriction in maps]
 
     def batch(self, round_: int) -> Events:
         """The events of training round `round_`, the same at every node."""
         size = self.config.training.batch_size
         return np.arange(round_ * size, (round_ + 1) * size, dtype=np.int64)
 
+    def tensor(self, array: npt.NDArray[Any]) -> Tensor:
+        """`array`, which is the node's own or came over a channel, where the node computes."""
+        return torch.from_numpy(array).to(self.device)
+
     def samples(self, split: Split, events: Events) -> Tensor:
         """The node's view of `events`: (n, *shape)."""
-        return torch.from_numpy(self._source.samples(split, events))
+        return self.tensor(self._source.samples(split, events))
 
     def sections(self, split: Split, events: Events) -> Tensor:
         """The sections h_i = f_i(x_i) of `events`, with their graph: (n, d_i)."""
@@ -128,9 +149,7 @@ class Node:
         chunks = [events[k : k + _CHUNK] for k in range(0, len(events), _CHUNK)]
         section = torch.cat([self.sections(split, chunk) for chunk in chunks])
         tasks = self.edges if self.dataset.labels_per_edge else self.edges[:1]
-        labels = [
-            torch.from_numpy(self._source.labels(split, events, edge.index)) for edge in tasks
-        ]
+        labels = [self.tensor(self._source.labels(split, events, edge.index)) for edge in tasks]
         return Labelled(section, labels)
 
     def task(self, position: int) -> int:
@@ -168,7 +187,12 @@ class Node:
             named[f"dual.{name}.offset"] = dual.offset
         if self.fused is not None:
             named |= {f"head.{name}": p for name, p in self.fused.named_parameters()}
-        return {name: p.detach().numpy() for name, p in named.items()}
+        return {name: array_of(p) for name, p in named.items()}
 
     def _seed(self, *names: str | int) -> int:
         return derive(self.config.run.seed, *names, "node", self.spec.index) % (1 << 63)
+
+
+def array_of(tensor: Tensor) -> npt.NDArray[Any]:
+    """`tensor` without its graph, as what leaves the node: an array in the CPU's memory."""
+    return tensor.detach().cpu().numpy()

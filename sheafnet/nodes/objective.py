@@ -13,7 +13,6 @@ dual maps of the neighbours that the node would ask.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sheafnet.config import Config
@@ -57,7 +56,7 @@ def edge_terms(
     contrastive = contrastive_loss(own, other, training.temperature)
     source = received if training.reconstruction == "neighbour" else own
     if dual is None:
-        reconstruction = torch.zeros(())
+        reconstruction = section.new_zeros(())
     elif training.reconstruction_gradient == "dual":
         reconstruction = reconstruction_loss(section.detach(), dual(source.detach()))
     else:

@@ -44,7 +44,7 @@ class Optimizer:
         self._training = training
         self._first = [torch.zeros_like(p) for p in self._parameters]
         self._second = [torch.zeros_like(p) for p in self._parameters]
-        self._steps = [torch.zeros(()) for _ in self._parameters]
+        self._steps = [p.new_zeros((), dtype=torch.float32) for p in self._parameters]
 
     @torch.no_grad()
     def step(self) -> float:

@@ -29,10 +29,10 @@ class LinearProbe:
 
     def _standard(self, features: Tensor) -> Tensor:
         scaled = (features - self._mean) * self._scale
-        return torch.cat([scaled, torch.ones(len(features), 1)], dim=1)
+        return torch.cat([scaled, features.new_ones(len(features), 1)], dim=1)
 
     def _fit(self, features: Tensor, labels: Tensor, classes: int) -> Tensor:
-        weight = torch.zeros(features.shape[1], classes)
+        weight = features.new_zeros(features.shape[1], classes)
         first, second, step = torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros(())
         target = F.one_hot(labels, classes).float()
         for _ in range(self._STEPS):
@@ -45,6 +45,7 @@ class LinearProbe:
                 [second],
                 [],
                 [step],
+                foreach=False,
                 amsgrad=False,
                 beta1=0.9,
                 beta2=0.999,

@@ -8,7 +8,7 @@ from torch import Tensor
 from sheafnet.errors import DivergenceError
 from sheafnet.network.channel import Address, Message
 from sheafnet.network.frame import Kind
-from sheafnet.nodes.node import Node, Program
+from sheafnet.nodes.node import Node, Program, array_of
 from sheafnet.nodes.objective import EdgeTerms, edge_terms
 from sheafnet.nodes.records import TrainRecord
 
@@ -27,11 +27,11 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     own = [restriction(section) for restriction in node.restrictions]
     active = [k for k, edge in enumerate(node.channels) if method.carries(edge, round_)]
     for position in active:
-        values = own[position].detach().numpy()
+        values = array_of(own[position])
         node.endpoint.send(node.channels[position].index, Kind.PROJECTION, round_, values)
     mail = yield [(node.channels[k].index, Kind.PROJECTION, round_) for k in active]
     received = {
-        position: torch.from_numpy(mail[edge.index].array).requires_grad_(exchange)
+        position: node.tensor(mail[edge.index].array).requires_grad_(exchange)
         for position, edge in enumerate(node.channels)
         if edge.index in mail
     }
@@ -73,12 +73,11 @@ def _exchange_gradients(
     """
     for position, there in received.items():
         assert there.grad is not None
-        node.endpoint.send(
-            node.edges[position].index, Kind.GRADIENT, round_, there.grad.detach().numpy()
-        )
+        values = array_of(there.grad)
+        node.endpoint.send(node.edges[position].index, Kind.GRADIENT, round_, values)
     mail = yield node.every(Kind.GRADIENT, round_)
     returned = [
-        (projection, torch.from_numpy(mail[edge.index].array))
+        (projection, node.tensor(mail[edge.index].array))
         for edge, projection in zip(node.edges, own, strict=True)
         if edge.index in mail
     ]

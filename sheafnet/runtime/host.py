@@ -27,6 +27,7 @@ from sheafnet.network.sockets import SocketHub
 from sheafnet.network.switchboard import Switchboard
 from sheafnet.nodes.node import Node, Program
 from sheafnet.nodes.programs import programs_of
+from sheafnet.runtime.device import open_device
 from sheafnet.runtime.figures import has_spectrum
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.report import HostSize, NodeRecords, Parameters, Report, Seconds
@@ -52,6 +53,9 @@ class Host:
         run: name of the run, which its frames are tagged with.
         nodes: indices of the nodes that live here.
         hub: sockets to the other hosts; None where all nodes live here.
+
+    Raises:
+        ConfigError: there is no such device as the nodes are to compute on.
     """
 
     def __init__(
@@ -67,12 +71,14 @@ class Host:
         self._idle_s = 0.0
         self._seconds = Seconds()
         self._rank = _ranks(plan.method.network, nodes)
-        limits = plan.limits(run)
+        limits, device = plan.limits(run), open_device(plan.config)
         for index in nodes:
             endpoint = Endpoint(plan.method.network, index, limits, self._board)
             self._board.attach(endpoint)
             self._endpoints[index] = endpoint
-            self._nodes[index] = Node(plan.config, plan.method, index, plan.dataset, endpoint)
+            self._nodes[index] = Node(
+                plan.config, plan.method, index, plan.dataset, endpoint, device
+            )
 
     def abort(self) -> None:
         """Make a running stretch end at its next wait, and later ones at once.

@@ -10,7 +10,9 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sheafnet.config import Config
 from sheafnet.errors import ClusterError
+from sheafnet.runtime.device import gpu_share, open_device
 from sheafnet.runtime.memory import RAY_BYTES, estimate, free_bytes
 from sheafnet.runtime.plan import Plan
 from sheafnet.version import __version__
@@ -26,6 +28,7 @@ class Machine:
         cores: CPUs that it offers.
         free: bytes of memory that are free there.
         versions: of sheafnet, Python and torch, the latter two to the minor.
+        gpus: that Ray has there; counted only where the run asks for one.
         private: Ray has still to be started on it.
     """
 
@@ -34,13 +37,23 @@ class Machine:
     cores: int
     free: int
     versions: Mapping[str, str]
+    gpus: int = 0
     private: bool = False
 
 
-def this_machine() -> Machine:
-    """The machine of this process, before Ray runs on it."""
-    cores = len(os.sched_getaffinity(0))
-    return Machine("", "localhost", cores, free_bytes(), versions(), private=True)
+def this_machine(config: Config) -> Machine:
+    """The machine of this process, before Ray runs on it.
+
+    Raises:
+        ConfigError: `config` asks for a GPU that torch cannot use.
+    """
+    cores, gpus = len(os.sched_getaffinity(0)), 0
+    if config.run.device == "cuda":
+        open_device(config)
+        import torch  # slow to import, and needed for this alone
+
+        gpus = torch.cuda.device_count()
+    return Machine("", "localhost", cores, free_bytes(), versions(), gpus, private=True)
 
 
 def versions() -> dict[str, str]:
@@ -71,6 +84,7 @@ def refuse_unfit(plan: Plan, machines: Sequence[Machine]) -> None:
     """Refuse a cluster that cannot run `plan`.
 
     Raises:
+        ConfigError: a machine has no GPU where the run asks for one, or too few.
         ClusterError: no machine offers a CPU, versions differ, Unix sockets would have to join
             machines, or a machine has too few ports or too little memory.
     """
@@ -89,6 +103,7 @@ def refuse_unfit(plan: Plan, machines: Sequence[Machine]) -> None:
         )
     placed = plan.placement([machine.cores for machine in machines])
     for machine, hosts in zip(machines, placed, strict=True):
+        gpu_share(plan.config, len(hosts), machine.gpus)
         if run.port_range is not None and len(hosts) > len(run.port_range):
             raise ClusterError(
                 f"run.ports = {run.ports}: {len(run.port_range)} ports, but {len(hosts)} actors "

@@ -22,6 +22,7 @@ from sheafnet.errors import ActorError, ClusterError, DeadlineError, SheafnetErr
 from sheafnet.network.sockets import SocketAddress, SocketHub
 from sheafnet.runtime.address import check_address
 from sheafnet.runtime.coordinator import Coordinator, Progress
+from sheafnet.runtime.device import gpu_share
 from sheafnet.runtime.machines import Machine, refuse_unfit, this_machine
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.report import HostSize, Parameters, Report
@@ -126,7 +127,11 @@ class RayPool:
         self._folder = socket_folder
         placed = plan.placement([machine.cores for machine in machines])
         self._placement = [nodes for hosts in placed for nodes in hosts]
-        self._machine_of = [m.id for m, hosts in zip(machines, placed, strict=True) for _ in hosts]
+        self._machine_of = [
+            (machine.id, gpu_share(plan.config, len(hosts), machine.gpus))
+            for machine, hosts in zip(machines, placed, strict=True)
+            for _ in hosts
+        ]
         self._hosts: list[Any] = []
         self._submitted: deque[tuple[Stretch, list[Any]]] = deque()
 
@@ -134,10 +139,10 @@ class RayPool:
         """Make all host actors and connect them."""
         actor = ray.remote(concurrency_groups={"control": 1})(HostProcess)
         self._hosts = [
-            actor.options(num_cpus=0, scheduling_strategy=_on(machine)).remote(
+            actor.options(num_cpus=0, num_gpus=share, scheduling_strategy=_on(machine)).remote(
                 self._plan.config, self._run, self._placement, k
             )
-            for k, machine in enumerate(self._machine_of)
+            for k, (machine, share) in enumerate(self._machine_of)
         ]
         binds = [
             f"ipc://{self._folder}/{k}" if self._folder else "tcp://"
@@ -389,7 +394,10 @@ def fit_machines(plan: Plan) -> Iterator[list[Machine]]:
     """
     address = plan.config.run.address
     with contextlib.nullcontext() if address is None else joined(address):
-        machines = _survey(plan.config) if ray.is_initialized() else [this_machine()]
+        there = _survey(plan.config) if ray.is_initialized() else [this_machine(plan.config)]
+        machines = there
+        if plan.config.run.device == "cuda":
+            machines = [machine for machine in there if machine.gpus] or there
         refuse_unfit(plan, machines)
         yield machines
 
@@ -447,7 +455,8 @@ def _described(node: dict[str, Any], call: Any) -> Machine:
     versions, free, problem = answer
     if problem is not None:
         raise ClusterError(f"machine {address}: {problem}")
-    return Machine(node["NodeID"], address, int(node["Resources"]["CPU"]), free, versions)
+    cores, gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
+    return Machine(node["NodeID"], address, cores, free, versions, gpus)
 
 
 def _on(machine: str) -> Any:

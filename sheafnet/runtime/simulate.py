@@ -11,6 +11,8 @@ from sheafnet.config import Config
 from sheafnet.datasets import with_absolute_paths
 from sheafnet.errors import DivergenceError, Interrupted, SheafnetError
 from sheafnet.runtime.coordinator import Coordinator, Progress
+from sheafnet.runtime.device import open_device
+from sheafnet.runtime.keep import Keep
 from sheafnet.runtime.machines import Machine
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.pool import LocalPool
@@ -63,7 +65,8 @@ def simulate(
         The figures, as in summary.json, and the run directory.
 
     Raises:
-        InputError: configuration, data, run directory, cluster address or machines cannot be used.
+        InputError: configuration, data, device, run directory, cluster address or machines cannot
+            be used.
         DivergenceError: a loss became NaN or infinite.
         AccountingError: bytes sent and received disagree.
         NetworkError: a part of the network failed.
@@ -73,6 +76,7 @@ def simulate(
     begin = time.perf_counter()
     config = with_absolute_paths(config)
     plan = Plan.open(config)
+    Keep.within(plan, parameter_bytes=0)  # refuses what no folder of that size can hold
     try:
         with _machines(plan) as machines:
             directory = RunDirectory.create(config, run_dir)
@@ -117,6 +121,8 @@ def _run(
 def _machines(plan: Plan) -> AbstractContextManager[Sequence[Machine]]:
     """Where the run takes place, checked before anything is written; a cluster is joined."""
     if plan.config.run.backend == "local":
+        if plan.config.run.device != "cpu":
+            open_device(plan.config)
         return nullcontext(())
     from sheafnet.runtime.ray_cluster import fit_machines
 

@@ -37,19 +37,26 @@ class Moments:
         dim: d_i.
         edge_dims: d_ij of each incident edge, in the fixed order of the edges.
         decay: weight that an old batch keeps when a new one comes.
+        device: where they are kept, and where batches come from.
     """
 
-    def __init__(self, dim: int, edge_dims: Sequence[int], decay: float = 0.98) -> None:
+    def __init__(
+        self,
+        dim: int,
+        edge_dims: Sequence[int],
+        decay: float = 0.98,
+        device: torch.device | None = None,
+    ) -> None:
         self._decay = decay
         starts = [sum(edge_dims[:k]) for k in range(len(edge_dims))]
         self._slices = [slice(s, s + d) for s, d in zip(starts, edge_dims, strict=True)]
         total = sum(edge_dims)
         self._weight = 0.0
         self._solved: dict[tuple[tuple[int, ...], float], AffineMap] = {}
-        self._h = torch.zeros(dim, dtype=torch.float64)
-        self._p = torch.zeros(total, dtype=torch.float64)
-        self._hp = torch.zeros(dim, total, dtype=torch.float64)
-        self._pp = torch.zeros(total, total, dtype=torch.float64)
+        self._h = torch.zeros(dim, dtype=torch.float64, device=device)
+        self._p = self._h.new_zeros(total)
+        self._hp = self._h.new_zeros(dim, total)
+        self._pp = self._h.new_zeros(total, total)
 
     def update(self, section: Tensor, received: Sequence[Tensor]) -> None:
         """Take in a batch: h (B, d_i) and the p_j of every incident edge, each (B, d_ij)."""
@@ -99,10 +106,10 @@ class Moments:
 
     def _ridge(self, answered: Sequence[int], strength: float) -> AffineMap:
         scale = 1.0 / (self._weight or 1.0)
-        columns = _columns(self._slices, answered)
+        columns = _columns(self._slices, answered).to(self._h.device)
         mean_h, mean_p = self._h * scale, self._p[columns] * scale
         if not len(columns) or self.empty:
-            return torch.zeros(len(mean_h), len(columns)), mean_h.float()
+            return mean_h.new_zeros(len(mean_h), len(columns)).float(), mean_h.float()
         cross = self._hp[:, columns] * scale - torch.outer(mean_h, mean_p)
         own = self._pp[columns][:, columns] * scale - torch.outer(mean_p, mean_p)
         weight = _solve(own, cross, strength)
@@ -117,7 +124,7 @@ def _columns(slices: Sequence[slice], answered: Sequence[int]) -> Tensor:
 def _solve(own: Tensor, cross: Tensor, strength: float) -> Tensor:
     """cross (own + rho I)^-1 with rho relative to the mean of the diagonal."""
     rho = strength * float(own.diagonal().mean()) or 1e-12
-    regular = own + rho * torch.eye(len(own), dtype=own.dtype)
+    regular = own + rho * torch.eye(len(own), dtype=own.dtype, device=own.device)
     solved: Tensor = torch.linalg.solve(regular, cross.T)
     return solved.T
 
@@ -148,13 +155,13 @@ def estimate(
         ValueError: there is no such estimator.
     """
     mean = moments.mean_section
-    result = torch.zeros(rows, len(mean))
+    result = mean.new_zeros(rows, len(mean))
     if name == "zero":
         return result
     if name == "train-mean":
         return result + mean
     if name == "mean":
-        counts = torch.zeros(rows, 1)
+        counts = mean.new_zeros(rows, 1)
         for position in sorted(answers):
             here, projections = answers[position]
             weight, offset = duals[position]
@@ -177,12 +184,12 @@ def _ridge(
     positions = sorted(answers)
     if not positions:
         return result + moments.mean_section
-    pattern = torch.zeros(rows, len(positions), dtype=torch.bool)
+    pattern = result.new_zeros(rows, len(positions), dtype=torch.bool)
     full = []
     for column, position in enumerate(positions):
         here, projections = answers[position]
         pattern[:, column] = here
-        spread = torch.zeros(rows, projections.shape[1])
+        spread = result.new_zeros(rows, projections.shape[1])
         spread[here] = projections
         full.append(spread)
     groups, member = torch.unique(pattern, dim=0, return_inverse=True)

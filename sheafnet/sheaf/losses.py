@@ -24,7 +24,7 @@ def contrastive_loss(own: Tensor, other: Tensor, temperature: float) -> Tensor:
     the negatives. log B where nothing has been learned.
     """
     logits = F.normalize(own, dim=1) @ F.normalize(other, dim=1).T / temperature
-    target = torch.arange(logits.shape[0])
+    target = torch.arange(logits.shape[0], device=logits.device)
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 

@@ -122,7 +122,7 @@ def test_strangers_on_the_sockets_of_real_actors_are_refused(
     found = []
     for name, hostile in (("quiet", False), ("hostile", True)):
         directory = RunDirectory.create(quiet, tmp_path / name)
-        with RaySession(plan, directory, [this_machine()]) as session:
+        with RaySession(plan, directory, [this_machine(plan.config)]) as session:
             session.start()
             sent = 0
             if hostile:
