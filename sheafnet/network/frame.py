@@ -39,6 +39,7 @@ MAX_FRAME_BYTES = 1 << 28
 MAX_ROWS = 1 << 24
 _FIELDS = 11
 _CHECKSUM_BYTES = 5
+_ARRAY = bytes([0x90 + _FIELDS])
 _UINT32 = b"\xce"
 
 Phase = Literal["train", "evaluation", "inference"]
@@ -97,7 +98,7 @@ def run_tag(value: int) -> int:
 
 def encode(frame: Frame) -> bytes:
     """The bytes of `frame`: encoded once, counted once, sent as they are."""
-    packed: bytes = msgpack.packb(
+    start: bytes = msgpack.packb(
         (
             VERSION * 16 + frame.kind,
             frame.run,
@@ -108,12 +109,20 @@ def encode(frame: Frame) -> bytes:
             int(frame.dtype),
             frame.rows,
             frame.mask,
-            frame.payload,
-            0,
         )
     )
-    body = memoryview(packed)[:-1]
-    return b"".join((body, _UINT32, crc32(body).to_bytes(4, "big")))
+    start = _ARRAY + start[1:] + _bin_header(len(frame.payload))
+    checksum = crc32(frame.payload, crc32(start))
+    return b"".join((start, frame.payload, _UINT32, checksum.to_bytes(4, "big")))
+
+
+def _bin_header(size: int) -> bytes:
+    """What msgpack writes before `size` bytes; the payload itself is copied but once."""
+    if size < 1 << 8:
+        return b"\xc4" + size.to_bytes(1, "big")
+    if size < 1 << 16:
+        return b"\xc5" + size.to_bytes(2, "big")
+    return b"\xc6" + size.to_bytes(4, "big")
 
 
 def decode(buffer: bytes) -> Frame:
