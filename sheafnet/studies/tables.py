@@ -45,6 +45,8 @@ def print_run(console: Console, directory: RunDirectory) -> None:
     status = about["status"]
     problem = f": {about['error']}" if "error" in about else ""
     console.print(Text(f"Run {status}{problem}", style="" if status == "finished" else "yellow"))
+    if "left_out" in about:
+        console.print(f"Left out to stay within run.directory_mb: {', '.join(about['left_out'])}")
     console.print(Text(f"Run directory: {directory.path}"), soft_wrap=True)
 
 

@@ -1,15 +1,17 @@
 """What a run directory keeps: bounded, decided beforehand, and said."""
 
-import json
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import sheafnet
 from sheafnet.errors import ConfigError
 from sheafnet.runtime.keep import Keep, least_bytes
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.studies.tables import print_run
 from tests.conftest import MakeConfig
 
 
@@ -71,4 +73,7 @@ def test_a_bounded_run_stays_within_and_its_sums_are_those_of_the_full_one(
         "losses by edge",
         "the ledger by edge",
     ]
-    json.dumps(directory.summary())  # complete all the same
+    assert set(directory.summary() or {}) == set(full.summary.model_dump(mode="json"))
+    told = io.StringIO()
+    print_run(Console(file=told, width=200), directory)
+    assert "Left out to stay within run.directory_mb: the parameters (" in told.getvalue()
