@@ -430,7 +430,7 @@ def test_commands_of_the_readme_parse(words: list[str]) -> None:
     if words[1] == "compare":
         read_contenders(parsed["methods"])
     for override in parsed.get("overrides") or ():
-        path = parsed.get("topology") or parsed.get("file")
+        path = parsed.get("topology") or parsed.get("file") or "sheafnet/studies/scale.yaml"
         if str(path) not in WRITTEN:
             sheafnet.load_config(ROOT / path, [override])
 
