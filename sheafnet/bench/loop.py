@@ -19,7 +19,7 @@ from sheafnet.network.channel import Address, Endpoint, Message
 from sheafnet.network.frame import Kind, Mask
 from sheafnet.network.payload import Array
 from sheafnet.nodes.node import Node, Program
-from sheafnet.nodes.programs import programs_of
+from sheafnet.runtime.host import rounds_of
 from sheafnet.runtime.measurements import Line, Measurements
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.report import NodeRecords
@@ -110,7 +110,7 @@ class Loop:
         records = {index: NodeRecords() for index in self._nodes}
         waiting: deque[tuple[int, Program, list[Address]]] = deque()
         for index, node in self._nodes.items():
-            self._advance(waiting, index, _program(node, stretch, records[index]), None)
+            self._advance(waiting, index, rounds_of(node, stretch, records[index]), None)
         while waiting:
             index, program, addresses = waiting.popleft()
             if self._endpoints[index].arrived(addresses):
@@ -132,17 +132,6 @@ class Loop:
         except StopIteration:
             return
         waiting.append((index, program, addresses))
-
-
-def _program(node: Node, stretch: Stretch, records: NodeRecords) -> Program:
-    programs = programs_of(node.method)
-    for round_ in range(stretch.first, stretch.first + stretch.rounds):
-        if stretch.phase == "train":
-            yield from programs.train(node, round_, records.train)
-        elif stretch.phase == "evaluation":
-            yield from programs.evaluate(node, round_, records.evaluation)
-        else:
-            yield from programs.infer(node, round_, records.inference)
 
 
 def whole(config: dict[str, Any]) -> Measure:

@@ -7,6 +7,8 @@ from importlib.metadata import version
 import psutil
 from pydantic import BaseModel, ConfigDict
 
+from sheafnet.runtime.machines import usable_cores
+
 PACKAGES = ("msgpack", "numpy", "pyzmq", "ray", "torch")
 """Those whose version a figure can depend on."""
 
@@ -38,11 +40,6 @@ class Machine(BaseModel):
             python=platform.python_version(),
             packages={name: version(name) for name in PACKAGES},
         )
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _processor() -> str:

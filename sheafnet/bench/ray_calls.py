@@ -3,14 +3,12 @@
 from functools import partial
 from typing import Any
 
-import sheafnet.runtime.ray_cluster  # noqa: F401  (its settings come before ray)
 from sheafnet.bench.child import Measure
 from sheafnet.bench.messages import KIB, median_us, payload_of
 from sheafnet.network.payload import Array
+from sheafnet.runtime.ray_cluster import start_private  # its settings come before ray
 
 import ray  # isort: skip
-
-_OBJECT_STORE_BYTES = 100 * 2**20
 
 
 class Echo:
@@ -28,13 +26,7 @@ def callee(round_trips: int) -> Measure:
     """
 
     def measure() -> list[float]:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="CRITICAL",
-            object_store_memory=_OBJECT_STORE_BYTES,
-        )
+        start_private()
         try:
             actor = ray.remote(Echo).options(num_cpus=0).remote()
             return [median_us(partial(_call, actor, payload_of(kib)), round_trips) for kib in KIB]

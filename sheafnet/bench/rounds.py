@@ -11,11 +11,11 @@ from typing import Any
 from sheafnet.bench.children import run, task
 from sheafnet.bench.effort import Effort
 from sheafnet.bench.figures import Figure, compare
-from sheafnet.bench.machine import usable_cores
 from sheafnet.bench.networks import ring
 from sheafnet.bench.trace import steady
 from sheafnet.bench.turns import Tell, in_turn
 from sheafnet.config import Config
+from sheafnet.runtime.machines import usable_cores
 
 HOSTS = 2
 """Actors of the packed placements."""

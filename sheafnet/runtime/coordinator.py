@@ -171,7 +171,7 @@ class Coordinator:
         self._directory.append(
             "rounds",
             (
-                line | {"bytes": sent[line["round"]]} | (extra if "loss" in line else {})
+                line | {"bytes": sent[line["round"]]} | (extra if stretch.phase == "train" else {})
                 for line in lines
             ),
         )

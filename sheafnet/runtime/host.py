@@ -93,8 +93,7 @@ class Host:
         begin, self._seconds = time.perf_counter(), Seconds()
         records = {index: NodeRecords() for index in self._nodes}
         programs = {
-            index: self._program(node, stretch, records[index])
-            for index, node in self._nodes.items()
+            index: rounds_of(node, stretch, records[index]) for index, node in self._nodes.items()
         }
         failure = self._drive(programs)
         for program in programs.values():
@@ -135,17 +134,6 @@ class Host:
             index: {k: v.copy() for k, v in values.items() if k.startswith("restriction.")}
             for index, values in self.parameters(list(self._nodes)).items()
         }
-
-    def _program(self, node: Node, stretch: Stretch, records: NodeRecords) -> Program:
-        programs = programs_of(node.method)
-        for round_ in range(stretch.first, stretch.first + stretch.rounds):
-            yield []
-            if stretch.phase == "train":
-                yield from programs.train(node, round_, records.train)
-            elif stretch.phase == "evaluation":
-                yield from programs.evaluate(node, round_, records.evaluation)
-            else:
-                yield from programs.infer(node, round_, records.inference)
 
     def _drive(self, programs: dict[int, Program]) -> SheafnetError | None:
         """Advance all programs to their end, or, once one has failed, as far as they get.
@@ -232,6 +220,19 @@ class Host:
         touched = list(self._board.touched)
         self._board.touched.clear()
         return touched
+
+
+def rounds_of(node: Node, stretch: Stretch, records: NodeRecords) -> Program:
+    """The rounds of `stretch` at `node`, one after the other; each begins by asking for nothing."""
+    programs = programs_of(node.method)
+    for round_ in range(stretch.first, stretch.first + stretch.rounds):
+        yield []
+        if stretch.phase == "train":
+            yield from programs.train(node, round_, records.train)
+        elif stretch.phase == "evaluation":
+            yield from programs.evaluate(node, round_, records.evaluation)
+        else:
+            yield from programs.infer(node, round_, records.inference)
 
 
 def _ranks(network: Topology, here: Sequence[int]) -> dict[int, int]:

@@ -9,6 +9,7 @@ of rounds, nodes and edges, so that what is kept does not change within a run.
 
 from dataclasses import dataclass
 
+from sheafnet.network.frame import PHASES
 from sheafnet.runtime.plan import Plan
 
 _SUMMARY_OF_NODE = 1900
@@ -70,4 +71,4 @@ def least_bytes(plan: Plan) -> int:
 
 
 def _rounds(plan: Plan) -> int:
-    return sum(plan.rounds(phase) for phase in ("train", "evaluation", "inference"))
+    return sum(plan.rounds(phase) for phase in PHASES)

@@ -3,7 +3,6 @@
 Nothing has been started when `refuse_unfit` raises: no actor, no run directory.
 """
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -47,13 +46,18 @@ def this_machine(config: Config) -> Machine:
     Raises:
         ConfigError: `config` asks for a GPU that torch cannot use.
     """
-    cores, gpus = len(os.sched_getaffinity(0)), 0
+    cores, gpus = usable_cores(), 0
     if config.run.device == "cuda":
         open_device(config)
         import torch  # slow to import, and needed for this alone
 
         gpus = torch.cuda.device_count()
     return Machine("", "localhost", cores, free_bytes(), versions(), gpus, private=True)
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def versions() -> dict[str, str]:
@@ -65,19 +69,6 @@ def versions() -> dict[str, str]:
     found = {"Python": platform.python_version(), "torch": torch}
     minor = {name: ".".join(text.split(".")[:2]) for name, text in found.items()}
     return {"sheafnet": __version__, **minor}
-
-
-def import_problem(modules: Sequence[str]) -> str | None:
-    """Why one of the user's modules cannot be imported in this process; None if all can."""
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # whatever the module raises is the user's to read
-            return (
-                f"imports: {module} cannot be imported: {type(error).__name__}: {error}. It has "
-                "to be installed, or on PYTHONPATH, on every machine."
-            )
-    return None
 
 
 def refuse_unfit(plan: Plan, machines: Sequence[Machine]) -> None:

@@ -62,7 +62,9 @@ class Plan:
                 ``imports`` cannot be imported.
             DatasetError: the data set is unknown or its files cannot be used.
         """
-        _import(config)
+        problem = import_problem(config.imports)
+        if problem is not None:
+            raise config.fault(problem, "imports")
         method = Method.open(config, build_topology(config))
         topology = method.topology
         dataset = open_dataset(config, topology)
@@ -156,16 +158,17 @@ class Plan:
         return place(self.method.network, apportion(hosts, cores))
 
 
-def _import(config: Config) -> None:
-    for module in config.imports:
+def import_problem(modules: Sequence[str]) -> str | None:
+    """Why one of the user's modules cannot be imported in this process; None if all can."""
+    for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever the user's module raises is the user's to read
-            raise config.fault(
-                f"imports: {module} cannot be imported: {type(error).__name__}: {error}. It has to "
-                "be installed, or on PYTHONPATH, on every machine.",
-                "imports",
-            ) from None
+        except Exception as error:  # whatever the module raises is the user's to read
+            return (
+                f"imports: {module} cannot be imported: {type(error).__name__}: {error}. It has "
+                "to be installed, or on PYTHONPATH, on every machine."
+            )
+    return None
 
 
 def _check_rows(config: Config, dataset: Dataset) -> None:

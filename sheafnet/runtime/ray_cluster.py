@@ -303,7 +303,7 @@ class RaySession:
         if not ray.is_initialized():
             self._ours = True
             with _interrupt_held():
-                _start_private()
+                start_private()
         here = ray.get_runtime_context().get_node_id()
         machines = [replace(m, id=m.id or here) for m in self._machines]
         transport = run.transport
@@ -372,7 +372,12 @@ class RaySession:
             ) from None
 
 
-def _start_private() -> None:
+def start_private() -> None:
+    """Start a Ray of this process' own on this machine.
+
+    Raises:
+        ActorError: it does not start.
+    """
     try:
         ray.init(
             address="local",
@@ -411,8 +416,9 @@ def _survey(config: Config) -> list[Machine]:
         import sys
 
         try:
-            from sheafnet.runtime.machines import import_problem, versions
+            from sheafnet.runtime.machines import versions
             from sheafnet.runtime.memory import free_bytes
+            from sheafnet.runtime.plan import import_problem
 
             return versions(), free_bytes(), import_problem(modules)
         except Exception as error:

@@ -8,7 +8,6 @@ run for its times is known by the machine and the placement too.
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from sheafnet.config import Config, load_config
 from sheafnet.datasets import with_absolute_paths
 from sheafnet.errors import ConfigError
 from sheafnet.network.frame import Phase
+from sheafnet.runtime.machines import usable_cores
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Summary
@@ -62,11 +62,6 @@ class Cell:
         """The name of the cell: 20 hexadecimal digits."""
         known = json.dumps([__version__, self.resolved], sort_keys=True)
         return hashlib.sha256(known.encode()).hexdigest()[:20]
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def open_base(topology: str | Path, overrides: Sequence[str]) -> Config:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO
 
 from sheafnet.errors import ActorError, ConfigError, Interrupted
+from sheafnet.runtime.machines import usable_cores
 from sheafnet.runtime.plan import Plan
-from sheafnet.studies.cells import Cell, CellResult, usable_cores
+from sheafnet.studies.cells import Cell, CellResult
 from sheafnet.studies.folder import StudyFolder
 
 _ENDING_S = 20.0

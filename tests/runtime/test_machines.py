@@ -9,9 +9,9 @@ import sheafnet
 from sheafnet.config import Config
 from sheafnet.errors import ClusterError, Interrupted
 from sheafnet.runtime import machines
-from sheafnet.runtime.machines import Machine, import_problem, refuse_unfit, versions
+from sheafnet.runtime.machines import Machine, refuse_unfit, versions
 from sheafnet.runtime.memory import RAY_BYTES, estimate
-from sheafnet.runtime.plan import Plan
+from sheafnet.runtime.plan import Plan, import_problem
 from sheafnet.validation import check_model
 from tests.conftest import MakeConfig
 
