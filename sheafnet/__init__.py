@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sheafnet.runtime.coordinator import Progress
     from sheafnet.runtime.plan import Plan
     from sheafnet.runtime.rundir import RunDirectory
-    from sheafnet.runtime.simulate import Result, simulate
+    from sheafnet.runtime.simulate import Result, resume, simulate
     from sheafnet.runtime.summary import Summary
     from sheafnet.studies.compare import Comparison, compare
     from sheafnet.studies.scale import Scale, scale
@@ -41,6 +41,7 @@ _HOMES = {
     "build_topology": "topology",
     "compare": "studies.compare",
     "load_config": "config",
+    "resume": "runtime.simulate",
     "scale": "studies.scale",
     "simulate": "runtime.simulate",
     "sweep": "studies.sweep",
@@ -62,6 +63,7 @@ __all__ = [
     "build_topology",
     "compare",
     "load_config",
+    "resume",
     "scale",
     "simulate",
     "sweep",

@@ -276,6 +276,10 @@ class RunConfig(Model):
     """Rounds that the nodes run on their own between two reports to the coordinator."""
     deadline_s: Annotated[float, Field(gt=0.0)] = 60.0
     """Longest wait for a neighbour's message before the round goes on without it."""
+    checkpoint_every: Annotated[int, Field(ge=0)] = 10
+    """Stretches between two checkpoints; there is one after each evaluation too. 0: none at all."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """How often in a row actors that died are restarted, without a stretch that gets done."""
     directory: str = "runs"
     """Where a run directory is made when none is named."""
     directory_mb: Annotated[float, Field(gt=0.0)] = 1024.0

@@ -14,7 +14,8 @@
     │   ├── ProtocolError             5   a frame that must not be: shape, edge, run, incarnation
     │   │   └── FrameError            5   bytes that are no frame
     │   ├── DeadlineError             5   a wait ended without the message or the report
-    │   └── ActorError                5   an actor process died
+    │   └── ActorError                5   an actor process could not be started
+    │       └── ActorDied             5   an actor process died
     └── Interrupted                 130   Ctrl-C
 
 Exit code 1 is left to defects of sheafnet itself: those keep their traceback.
@@ -92,7 +93,11 @@ class DeadlineError(NetworkError):
 
 
 class ActorError(NetworkError):
-    """An actor process died or could not be started."""
+    """An actor process could not be started, or failed."""
+
+
+class ActorDied(ActorError):
+    """An actor process ended while it was needed; another one can take its place."""
 
 
 class Interrupted(SheafnetError):

@@ -23,6 +23,7 @@ def test_public_names() -> None:
         "build_topology",
         "compare",
         "load_config",
+        "resume",
         "scale",
         "simulate",
         "sweep",

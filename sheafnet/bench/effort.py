@@ -23,5 +23,5 @@ class Effort:
     """Nodes of the large network, or None to leave it out."""
 
 
-FULL = Effort(repeats=3, round_trips=1000, copies=400, stretches=4, stretch=25, small=6, large=64)
+FULL = Effort(repeats=5, round_trips=1000, copies=400, stretches=4, stretch=25, small=6, large=64)
 QUICK = Effort(repeats=1, round_trips=30, copies=20, stretches=1, stretch=3, small=4, large=None)

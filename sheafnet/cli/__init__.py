@@ -23,7 +23,7 @@ from sheafnet.network.frame import PHASES
 from sheafnet.runtime.keep import Keep
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
-from sheafnet.runtime.simulate import simulate
+from sheafnet.runtime.simulate import Result, resume, simulate
 from sheafnet.studies.tables import print_run
 from sheafnet.topology import build_topology, generate_graph
 from sheafnet.validation import check_model, nearest
@@ -52,6 +52,13 @@ MethodOption = Annotated[
     typer.Option(help="The method, instead of the file's: " + ", ".join(get_args(MethodName))),
 ]
 
+AddressOption = Annotated[
+    str | None, typer.Option(help="host:port of a running Ray cluster to join.")
+]
+PackingOption = Annotated[
+    str | None, typer.Option(metavar="K|auto", help="Nodes that share an actor process.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def _root(
@@ -71,12 +78,8 @@ def _simulate(
     overrides: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the run, new or empty.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="Ray actors, or one process.")] = None,
-    address: Annotated[
-        str | None, typer.Option(help="host:port of a running Ray cluster to join.")
-    ] = None,
-    nodes_per_actor: Annotated[
-        str | None, typer.Option(metavar="K|auto", help="Nodes that share an actor process.")
-    ] = None,
+    address: AddressOption = None,
+    nodes_per_actor: PackingOption = None,
     output: FormatOption = Format.text,
 ) -> None:
     """Train the network, lose modalities, infer them, and say what it cost in bytes."""
@@ -91,6 +94,33 @@ def _simulate(
     config = load_config(topology, [*_chosen(method, overrides), *given])
     with run_progress(output) as (on_start, on_progress):
         result = simulate(config, run_dir=run_dir, on_start=on_start, on_progress=on_progress)
+    _print(result, output)
+
+
+@app.command("resume")
+def _resume(
+    run: Annotated[Path, typer.Argument(help="The run directory of a run that was broken off.")],
+    overrides: SetOption = None,
+    backend: Annotated[Backend | None, typer.Option(help="Ray actors, or one process.")] = None,
+    address: AddressOption = None,
+    nodes_per_actor: PackingOption = None,
+    output: FormatOption = Format.text,
+) -> None:
+    """Go on from the last checkpoint, and end as if the run had not been broken off."""
+    options = {
+        "run.backend": backend.value if backend else None,
+        "run.address": address,
+        "run.nodes_per_actor": nodes_per_actor,
+    }
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    with run_progress(output) as (on_start, on_progress):
+        result = resume(
+            run, [*(overrides or ()), *given], on_start=on_start, on_progress=on_progress
+        )
+    _print(result, output)
+
+
+def _print(result: Result, output: Format) -> None:
     if output is Format.json:
         typer.echo(json.dumps(result.summary.model_dump(mode="json"), indent=2))
     else:
@@ -105,7 +135,7 @@ def validate(
 ) -> None:
     """Check a topology file and say what it describes."""
     plan = Plan.open(load_config(file, _chosen(method, overrides)))
-    Keep.within(plan, parameter_bytes=0)
+    Keep.within(plan)
     topology, config = plan.topology, plan.config
     degrees = sorted({len(topology.incident(node.index)) for node in topology.nodes})
     dims = sorted({edge.dim for edge in topology.edges})

@@ -55,6 +55,8 @@ def _bar(console: Console) -> Iterator[Callbacks]:
                 )
             figures = _figures(progress)
             bar.update(tasks[progress.phase], completed=progress.done, figures=figures)
+            for note in progress.notes:
+                console.print(Text(note, style="yellow"))
             for finding in progress.findings:
                 console.print(Text(f"{finding.signature}: {finding.text}", style="yellow"))
 
@@ -69,6 +71,8 @@ def _lines() -> Callbacks:
         typer.echo(f"Run directory: {directory}", err=True)
 
     def on_progress(progress: Progress) -> None:
+        for note in progress.notes:
+            typer.echo(note, err=True)
         for finding in progress.findings:
             typer.echo(f"{finding.signature}: {finding.text}", err=True)
         tenth = 10 * progress.done // progress.total

@@ -11,9 +11,9 @@ is an `AccountingError`. Copies and frames of strangers were never sent by the e
 they are counted too (``duplicated``, and ``rejected`` beyond what is short) but balance nothing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from sheafnet.errors import AccountingError
 from sheafnet.network.frame import Frame, Phase
@@ -195,6 +195,30 @@ class Account:
         for key, *numbers in rows:
             total = self.totals.setdefault((key.phase, key.edge, key.direction), Count())
             total.add(Count(*numbers))
+
+    def state(self, done: Mapping[Phase, int]) -> dict[str, Any]:
+        """The books at the end of `done` rounds of each phase, as JSON; later rounds left out."""
+        return {
+            "totals": [[*key, *count.numbers()] for key, count in self.totals.items()],
+            "lost": self.lost,
+            "open": [
+                [list(key), fate, *count.numbers()]
+                for key, line in self._open.items()
+                if key.round < done[key.phase]
+                for fate, count in line.fates.items()
+            ],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on, with fresh books, from what `state` returned."""
+        self.totals = {
+            (phase, edge, direction): Count(*numbers)
+            for phase, edge, direction, *numbers in state["totals"]
+        }
+        self.lost = state["lost"]
+        for key, fate, *numbers in state["open"]:
+            line = self._open.setdefault(Key(*key), Line(Key(*key)))
+            line.fates[fate] = Count(*numbers)
 
     def settle(self) -> Iterator[Line]:
         """Yield and forget the lines that balance; for when every host has reported."""

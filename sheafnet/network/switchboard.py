@@ -14,10 +14,20 @@ from sheafnet.topology import Topology
 
 
 class Switchboard:
-    """The endpoints of one process and their way out of it."""
+    """The endpoints of one process and their way out of it.
 
-    def __init__(self, topology: Topology, outside: Transport | None = None) -> None:
+    Args:
+        topology: the channels.
+        outside: the way out; None where all nodes live here.
+        incarnation: of the run. Frames of an older one, still on their way when the hosts were
+            restarted, are no part of it: they are dropped, and in no ledger.
+    """
+
+    def __init__(
+        self, topology: Topology, outside: Transport | None = None, incarnation: int = 0
+    ) -> None:
         self._topology = topology
+        self._incarnation = incarnation
         self._outside = outside
         self._endpoints: dict[int, Endpoint] = {}
         self.ledger = Ledger()
@@ -26,6 +36,8 @@ class Switchboard:
         """The last refusals as text: an exception would keep its frame's buffer alive."""
         self.rejected = 0
         """Refusals in all, buffers among them that are no frame and so in no ledger."""
+        self.stale = 0
+        """Frames of an older incarnation."""
         self.touched: set[int] = set()
         """Nodes that have got mail since somebody last cleared this."""
 
@@ -46,6 +58,9 @@ class Switchboard:
         """Give an arrived buffer to its endpoint; a refused one is counted and does no harm."""
         try:
             frame = decode(buffer)
+            if frame.incarnation < self._incarnation:
+                self.stale += 1
+                return
             if frame.edge >= len(self._topology.edges):
                 raise ProtocolError(f"edge {frame.edge} does not exist")
             edge = self._topology.edges[frame.edge]
@@ -59,6 +74,13 @@ class Switchboard:
         except ProtocolError as error:
             self.rejections.append(str(error))
             self.rejected += 1
+
+    def drain_rejections(self) -> tuple[int, list[str]]:
+        """How many frames were refused since the last call, and why the last of them."""
+        found = self.rejected, list(self.rejections)
+        self.rejected = 0
+        self.rejections.clear()
+        return found
 
     def drain(self) -> list[Entry]:
         """The ledger entries of all endpoints since the last call."""

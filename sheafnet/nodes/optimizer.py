@@ -58,6 +58,11 @@ class Optimizer:
             parameter.grad = None
         return square
 
+    def state(self) -> dict[str, Tensor]:
+        """What is kept for each parameter between steps, by name; the tensors themselves."""
+        kept = {"first": self._first, "second": self._second, "steps": self._steps}
+        return {f"{name}.{k}": t for name, found in kept.items() for k, t in enumerate(found)}
+
     def _step(self, chosen: list[int], rate: float) -> None:
         parameters = [self._parameters[k].detach() for k in chosen]
         gradients = [g for k in chosen if (g := self._parameters[k].grad) is not None]

@@ -1,6 +1,6 @@
 """The downstream task: linear heads on a node's own sections."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +26,19 @@ class LinearProbe:
         self._scale = 1.0 / features.std(dim=0).clamp(min=1e-6)
         standard = self._standard(features)
         self._heads = [self._fit(standard, target, classes) for target in labels]
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> "LinearProbe":
+        """The probe that `state` was taken from."""
+        probe = cls.__new__(cls)
+        probe._mean, probe._scale = state["mean"], state["scale"]
+        probe._heads = [state[f"head.{k}"] for k in range(len(state) - 2)]
+        return probe
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it is, by name: ``mean`` (d_i,), ``scale`` (d_i,), ``head.<k>``."""
+        heads = {f"head.{k}": weight for k, weight in enumerate(self._heads)}
+        return {"mean": self._mean, "scale": self._scale, **heads}
 
     def _standard(self, features: Tensor) -> Tensor:
         scaled = (features - self._mean) * self._scale

@@ -8,16 +8,21 @@ stretch already. It is in no node's way and never sees a sample, an embedding or
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
-from sheafnet.network.frame import Phase
+import numpy as np
+
+from sheafnet.errors import ActorDied
+from sheafnet.network.frame import PHASES, Phase
 from sheafnet.network.ledger import FATES, Account, Count, Fate, Key, Line, Numbers
 from sheafnet.nodes.events import evaluation_points
+from sheafnet.runtime.checkpoint import Books, Checkpoint, Checkpoints
 from sheafnet.runtime.diagnosis import Watch, contrasted, diagnose_run
 from sheafnet.runtime.figures import Costs, spectrum_of, summarize
 from sheafnet.runtime.finding import Finding
-from sheafnet.runtime.keep import Keep
+from sheafnet.runtime.keep import Keep, without_checkpoints
 from sheafnet.runtime.measurements import Measurements, number
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.pool import HostPool
@@ -43,6 +48,8 @@ class Progress:
     """Sent since the start of the run."""
     findings: tuple[Finding, ...] = ()
     """Failure signatures that show since this stretch."""
+    notes: tuple[str, ...] = ()
+    """What had to be mended meanwhile."""
 
 
 class Coordinator:
@@ -58,39 +65,100 @@ class Coordinator:
         self._plan = plan
         self._pool = pool
         self._directory = directory
-        self._stretches = plan.stretches()
-        self._account = Account()
-        self._measured = Measurements(plan)
         self._edges = contrasted(plan.method)
-        self._watch = Watch(self._edges, plan.config)
-        self._costs = Costs()
-        self._submitted: deque[Stretch] = deque()
-        self._since = 0.0
-        self._spectrum: Spectrum | None = None
+        self._incarnation = int(directory.about().get("incarnation", 0))
+        self._checkpoints = Checkpoints(directory.path)
+        self._stale = 0
+        self._furthest = 0
+        self._restarts = 0
+        self._notes: list[str] = []
+        self._renew()
 
-    def start(self) -> None:
-        """Start the hosts.
+    def start(self, checkpoint: Checkpoint | None = None) -> None:
+        """Start the hosts, at `checkpoint` or else at the beginning.
 
         Raises:
             ActorError: a host could not be made.
+            RunDirectoryError: the checkpoint cannot be read.
         """
-        self._costs.actors = self._pool.start()
+        self._actors = self._pool.start(checkpoint, self._incarnation)
         sizes = self._pool.sizes()
-        self._keep = Keep.within(self._plan, sum(size.parameter_bytes for size in sizes))
+        self._keep = Keep.within(
+            self._plan,
+            sum(size.parameter_bytes for size in sizes),
+            sum(size.state_bytes for size in sizes),
+        )
+        if not all(size.reaches_run for size in sizes):
+            why = "the run directory is not on every machine; shared storage has it there"
+            self._keep = without_checkpoints(self._keep, why)
         if self._keep.left_out:
             self._directory.mark("running", left_out=list(self._keep.left_out))
+        self._begin(checkpoint)
+
+    def _renew(self) -> None:
+        """Stand at the beginning of the run, with empty books."""
+        self._account = Account()
+        self._measured = Measurements(self._plan)
+        self._watch = Watch(self._edges, self._plan.config)
+        self._costs = Costs()
+        self._spectrum: Spectrum | None = None
+        self._submitted: deque[Stretch] = deque()
+        self._done = 0
+        self._since = 0.0
+
+    def _begin(self, checkpoint: Checkpoint | None) -> None:
+        """Go on with the books of `checkpoint`, or fresh ones, and the hosts as they stand."""
+        self._renew()
+        lengths = {"rounds": 0, "ledger": 0}
+        if checkpoint is not None:
+            books = checkpoint.books()
+            self._done, lengths = books["done"], books["lengths"]
+            self._account.load(books["account"])
+            self._measured.load(books["measured"])
+            self._watch.load(books["watch"])
+            self._costs.load(books["costs"])
+            if books["spectrum"] is not None:
+                self._spectrum = Spectrum(np.array(books["spectrum"]))
+        self._directory.cut(lengths)
+        self._checkpoints.discard_partial()
+        self._costs.actors = self._actors
+        self._stretches = islice(self._plan.stretches(), self._done, None)
         self._submit()
         self._since = time.perf_counter()
 
+    def _books(self) -> Books:
+        done: dict[Phase, int] = dict.fromkeys(PHASES, 0)
+        for stretch in islice(self._plan.stretches(), self._done):
+            done[stretch.phase] = stretch.first + stretch.rounds
+        spectrum = self._spectrum
+        return {
+            "done": self._done,
+            "lengths": self._directory.lengths(),
+            "account": self._account.state(done),
+            "measured": self._measured.state(),
+            "watch": self._watch.state(),
+            "costs": self._costs.state(),
+            "spectrum": None if spectrum is None else spectrum.eigenvalues.tolist(),
+        }
+
     def step(self) -> Progress | None:
         """Run the next stretch; None when the plan is done and every byte is accounted for.
+
+        Where a host dies, all go back to the last checkpoint.
 
         Raises:
             DivergenceError: a loss or projection became NaN or infinite. Rounds that all nodes
                 finished are logged.
             AccountingError: the bytes do not balance.
-            NetworkError: a host failed.
+            NetworkError: a host failed, or died once more than ``run.restarts`` allows.
         """
+        while True:
+            try:
+                return self._step()
+            except ActorDied as death:
+                self._recover(death)
+
+    def _step(self) -> Progress | None:
         if not self._submitted:
             self._log_ledger(self._account.close())
             return None
@@ -106,6 +174,11 @@ class Coordinator:
         for report in reports:
             if report.failure is not None:
                 raise report.failure
+        self._done += 1
+        if self._done > self._furthest:
+            self._furthest, self._restarts = self._done, 0
+        self._commit(stretch, reports)
+        notes, self._notes = tuple(self._notes), []
         last = self._measured.last_train
         return Progress(
             phase=stretch.phase,
@@ -116,17 +189,66 @@ class Coordinator:
             energy=last.get("energy"),
             bytes_total=sum(count.total for count in self._account.totals.values()),
             findings=tuple(findings),
+            notes=notes,
         )
+
+    def _commit(self, stretch: Stretch, reports: Sequence[Report]) -> None:
+        """Keep the checkpoint whose parts the hosts have written, if they have."""
+        parts = [report.part for report in reports if report.part is not None]
+        if stretch.checkpoint is not None and len(parts) == len(reports):
+            self._checkpoints.commit(stretch.checkpoint, parts, self._books())
+
+    def _recover(self, death: ActorDied) -> None:
+        """Restart what died, and have all hosts go on from the last checkpoint."""
+        while True:
+            self._restarts += 1
+            if self._restarts > self._plan.config.run.restarts:
+                raise death
+            checkpoint, refused = self._checkpoints.newest()
+            done = 0 if checkpoint is None else checkpoint.number
+            self._incarnation += 1
+            note = (
+                f"{death} All go on from "
+                f"{f'the checkpoint after stretch {done}' if done else 'the beginning'}, "
+                f"as incarnation {self._incarnation}."
+            )
+            self._notes += [*refused, note]
+            known = self._directory.about().get("recoveries", [])
+            self._directory.mark(
+                "running", incarnation=self._incarnation, recoveries=[*known, *refused, note]
+            )
+            try:
+                self._pool.recover(checkpoint, self._incarnation)
+            except ActorDied as another:
+                death = another
+            else:
+                self._begin(checkpoint)
+                return
 
     def _submit(self) -> None:
         """Hand the next stretch to the hosts, if there is one."""
         stretch = next(self._stretches, None)
         if stretch is not None:
+            if not self._keep.checkpoints:
+                stretch = replace(stretch, checkpoint=None)
             self._submitted.append(stretch)
             self._pool.submit(stretch)
 
     def finish(self, startup_s: float, wall_s: float) -> Summary:
-        """Save every node's parameters, aggregate the figures, write the summary."""
+        """Save every node's parameters, aggregate the figures, write the summary.
+
+        Raises:
+            NetworkError: as in `step`.
+        """
+        while True:
+            try:
+                return self._finish(startup_s, wall_s)
+            except ActorDied as death:
+                self._recover(death)
+            while self.step() is not None:
+                pass
+
+    def _finish(self, startup_s: float, wall_s: float) -> Summary:
         self._costs.memory_mb = [size.memory_mb for size in self._pool.sizes()]
         if self._keep.parameters:
             for part in self._pool.parameters():
@@ -139,6 +261,7 @@ class Coordinator:
         found = diagnose_run(summary, self._watch.lines, self._edges, self._plan.config)
         summary = summary.model_copy(update={"diagnosis": found})
         self._directory.write_summary(summary.model_dump(mode="json"))
+        self._checkpoints.clear()
         return summary
 
     def _take(self, stretch: Stretch, reports: list[Report]) -> list[Finding]:
@@ -151,11 +274,14 @@ class Coordinator:
             for key, fate, _, *sizes in report.ledger:
                 if fate == "sent":
                     sent[key.round] += sum(sizes)
-        rejected = sum(report.rejected for report in reports)
-        if rejected > self._costs.rejected:
-            why = [text for report in reports for text in report.rejections]
+        self._costs.rejected += sum(report.rejected for report in reports)
+        why = [text for report in reports for text in report.rejections]
+        if why:
             self._directory.mark("running", rejections=why)
-        self._costs.rejected = rejected
+        stale = sum(report.stale for report in reports)
+        if stale > self._stale:
+            self._directory.mark("running", stale_frames=stale)
+        self._stale = stale
         self._log_ledger(self._account.settle(), reports)
         records = {n: r for report in reports for n, r in sorted(report.records.items())}
         if stretch.phase == "train":

@@ -5,7 +5,8 @@ measured, shows nothing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sheafnet.config import Config
 from sheafnet.method import Method
@@ -106,6 +107,15 @@ class Watch:
         self._told: set[tuple[str, str]] = set()
         self.lines: list[Line] = []
         """The first line of the run and the newest: what a diagnosis looks at."""
+
+    def state(self) -> dict[str, Any]:
+        """The lines, and what was told, as JSON."""
+        return {"lines": self.lines, "told": sorted(self._told)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.lines = state["lines"]
+        self._told = {(signature, name) for signature, name in state["told"]}
 
     def add(self, lines: Sequence[Line]) -> list[Finding]:
         """Take the lines of a stretch; the findings that name what was not named before."""

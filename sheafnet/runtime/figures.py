@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 import numpy as np
@@ -58,6 +58,20 @@ class Costs:
     rejected: int = 0
     startup_s: float = 0.0
     wall_s: float = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """What adds up from stretch to stretch, as JSON."""
+        return {
+            "seconds": dict(self.seconds),
+            "spent": {phase: asdict(spent) for phase, spent in self.spent.items()},
+            "rejected": self.rejected,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.seconds.update(state["seconds"])
+        self.spent.update({phase: Seconds(**spent) for phase, spent in state["spent"].items()})
+        self.rejected = state["rejected"]
 
 
 def summarize(

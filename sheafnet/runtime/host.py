@@ -16,17 +16,20 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
 
-from sheafnet.errors import SheafnetError
+from sheafnet.errors import RunDirectoryError, SheafnetError
 from sheafnet.network.channel import Address, Endpoint, Message
 from sheafnet.network.ledger import balance
 from sheafnet.network.sockets import SocketHub
 from sheafnet.network.switchboard import Switchboard
 from sheafnet.nodes.node import Node, Program
 from sheafnet.nodes.programs import programs_of
+from sheafnet.nodes.snapshot import restore, snapshot, state_bytes
+from sheafnet.runtime.checkpoint import Checkpoint, Checkpoints
 from sheafnet.runtime.device import open_device
 from sheafnet.runtime.figures import has_spectrum
 from sheafnet.runtime.plan import Plan, Stretch
@@ -50,35 +53,57 @@ class Host:
 
     Args:
         plan: of the run.
-        run: name of the run, which its frames are tagged with.
+        run: its directory, whose name its frames are tagged with.
         nodes: indices of the nodes that live here.
         hub: sockets to the other hosts; None where all nodes live here.
+        at: which host this is.
+        incarnation: how often hosts of this run have been restarted.
 
     Raises:
         ConfigError: there is no such device as the nodes are to compute on.
     """
 
     def __init__(
-        self, plan: Plan, run: str, nodes: Sequence[int], hub: SocketHub | None = None
+        self,
+        plan: Plan,
+        run: Path,
+        nodes: Sequence[int],
+        hub: SocketHub | None = None,
+        at: int = 0,
+        incarnation: int = 0,
     ) -> None:
         torch.set_num_threads(1)
         self._plan = plan
         self._hub = hub
-        self._board = Switchboard(plan.method.network, hub)
+        self._at = at
+        self._checkpoints = Checkpoints(run)
+        self._board = Switchboard(plan.method.network, hub, incarnation)
         self._endpoints: dict[int, Endpoint] = {}
         self._nodes: dict[int, Node] = {}
         self._stop = threading.Event()
         self._idle_s = 0.0
         self._seconds = Seconds()
         self._rank = _ranks(plan.method.network, nodes)
-        limits, device = plan.limits(run), open_device(plan.config)
+        limits, device = plan.limits(run.name), open_device(plan.config)
         for index in nodes:
-            endpoint = Endpoint(plan.method.network, index, limits, self._board)
+            endpoint = Endpoint(plan.method.network, index, limits, self._board, incarnation)
             self._board.attach(endpoint)
             self._endpoints[index] = endpoint
             self._nodes[index] = Node(
                 plan.config, plan.method, index, plan.dataset, endpoint, device
             )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put all nodes here, as they were made, where `checkpoint` was taken.
+
+        Raises:
+            RunDirectoryError: it cannot be read, or is of another network.
+        """
+        for index, state in checkpoint.states(self._nodes).items():
+            try:
+                restore(self._nodes[index], state)
+            except (ValueError, KeyError) as error:
+                raise RunDirectoryError(f"{checkpoint.path}: {error}.") from None
 
     def abort(self) -> None:
         """Make a running stretch end at its next wait, and later ones at once.
@@ -104,14 +129,21 @@ class Host:
         spent.messaging += sending
         spent.wait = max(0.0, time.perf_counter() - begin - spent.compute - spent.messaging)
         balanced, rest = balance(self._board.drain())
+        rejected, rejections = self._board.drain_rejections()
+        part = None
+        if stretch.checkpoint is not None and failure is None and not self._stop.is_set():
+            states = {index: snapshot(node) for index, node in self._nodes.items()}
+            part = self._checkpoints.write_part(stretch.checkpoint, self._at, states)
         return Report(
             records=records,
             balanced=balanced,
             ledger=rest,
-            rejected=self._board.rejected,
-            rejections=list(self._board.rejections),
+            rejected=rejected,
+            rejections=rejections,
             seconds=spent,
             restrictions=self._restrictions() if stretch.phase == "evaluation" else None,
+            part=part,
+            stale=self._board.stale,
             failure=failure,
         )
 
@@ -125,6 +157,8 @@ class Host:
         return HostSize(
             memory_mb=float(psutil.Process().memory_full_info().uss) / 1e6,
             parameter_bytes=sum(array.nbytes for arrays in parameters for array in arrays),
+            state_bytes=sum(map(state_bytes, self._nodes.values())),
+            reaches_run=self._checkpoints.reachable,
         )
 
     def _restrictions(self) -> Parameters | None:

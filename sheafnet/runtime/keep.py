@@ -1,15 +1,17 @@
 """What a run keeps in detail, so that its directory stays within ``run.directory_mb``.
 
 The summary and a line per round are always kept. Then, as far as they fit, in this order: the
-parameters of all nodes, the contrastive losses by edge in rounds.jsonl, and the ledger by directed
-edge; without the latter ledger.jsonl has a line per round, summed over edges. The bytes of each
-edge in a whole phase stand in the summary in any case. Sizes are upper estimates from the number
-of rounds, nodes and edges, so that what is kept does not change within a run.
+parameters of all nodes, the contrastive losses by edge in rounds.jsonl, the ledger by directed
+edge, and checkpoints; without the ledger by edge, ledger.jsonl has a line per round, summed over
+edges. The bytes of each edge in a whole phase stand in the summary in any case. Sizes are upper
+estimates from the number of rounds, nodes and edges, so that what is kept does not change within a
+run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sheafnet.network.frame import PHASES
+from sheafnet.runtime.checkpoint import KEPT
 from sheafnet.runtime.plan import Plan
 
 _SUMMARY_OF_NODE = 1900
@@ -28,12 +30,13 @@ class Keep:
     parameters: bool
     losses_by_edge: bool
     ledger_by_edge: bool
+    checkpoints: bool
     left_out: tuple[str, ...] = ()
     """What is not, in words."""
 
     @classmethod
-    def within(cls, plan: Plan, parameter_bytes: int) -> "Keep":
-        """What fits, where the parameters of all nodes take `parameter_bytes`.
+    def within(cls, plan: Plan, parameter_bytes: int = 0, state_bytes: int = 0) -> "Keep":
+        """What fits, where all parameters take `parameter_bytes` and a checkpoint `state_bytes`.
 
         Raises:
             ConfigError: not even what is always kept does.
@@ -54,13 +57,19 @@ class Keep:
             (parameter_bytes, "the parameters"),
             (plan.config.training.rounds * len(plan.method.trained) * _LOSS, "losses by edge"),
             (rounds * 2 * len(plan.method.network.edges) * _LEDGER_LINE, "the ledger by edge"),
+            ((KEPT + 1) * state_bytes, "checkpoints"),
         ):
             kept.append(size <= left)
             if size <= left:
                 left -= size
             else:
                 left_out.append(f"{name} ({size / 1e6:,.0f} MB)")
-        return cls(kept[0], kept[1], kept[2], tuple(left_out))
+        return cls(kept[0], kept[1], kept[2], kept[3], tuple(left_out))
+
+
+def without_checkpoints(keep: Keep, why: str) -> Keep:
+    """`keep` for a run that cannot have any."""
+    return replace(keep, checkpoints=False, left_out=(*keep.left_out, f"checkpoints ({why})"))
 
 
 def least_bytes(plan: Plan) -> int:

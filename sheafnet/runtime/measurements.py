@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, get_args
 
+from pydantic import TypeAdapter
+
 from sheafnet.config import EstimatorName
 from sheafnet.nodes.records import (
     EstimatorSums,
@@ -16,6 +18,8 @@ from sheafnet.runtime.plan import Plan
 from sheafnet.topology import Edge
 
 Line = dict[str, Any]
+_EVALUATION = TypeAdapter(dict[int, EvaluationRecord])
+_INFERENCE = TypeAdapter(dict[int, InferenceRecord])
 
 
 class Measurements:
@@ -28,6 +32,20 @@ class Measurements:
         """The sums over all rounds so far, by node."""
         self.last_train: Line = {}
         """The newest training line."""
+
+    def state(self) -> dict[str, Any]:
+        """What is known so far, as JSON."""
+        return {
+            "evaluation": _EVALUATION.dump_python(self.evaluation),
+            "inference": _INFERENCE.dump_python(self.inference),
+            "last_train": self.last_train,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.evaluation = _EVALUATION.validate_python(state["evaluation"])
+        self.inference = _INFERENCE.validate_python(state["inference"])
+        self.last_train = state["last_train"]
 
     def add_training(self, records: Mapping[int, Sequence[TrainRecord]]) -> list[Line]:
         """A line per round that every node finished."""

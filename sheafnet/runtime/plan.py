@@ -8,7 +8,7 @@ from the configuration.
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class Stretch:
     phase: Phase
     first: int
     rounds: int
+    checkpoint: int | None = None
+    """Under which number the hosts keep what their nodes have learned at its end, if they do."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ class Plan:
 
     def stretches(self) -> Iterator[Stretch]:
         """The run in order: training, with an evaluation after each of its parts, inference."""
+        every = self.config.run.checkpoint_every
+        for number, stretch in enumerate(self._all(), start=1):
+            due = every and (number % every == 0 or stretch.phase == "evaluation")
+            yield replace(stretch, checkpoint=number) if due else stretch
+
+    def _all(self) -> Iterator[Stretch]:
         done = 0
         for number, point in enumerate(evaluation_points(self.config)):
             yield from self._cut("train", done, point)

@@ -5,8 +5,10 @@ The pool of actors is in `ray_cluster`. Both run the same `Host`.
 
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
+from sheafnet.runtime.checkpoint import Checkpoint
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.report import HostSize, Parameters, Report
 
@@ -14,11 +16,25 @@ from sheafnet.runtime.report import HostSize, Parameters, Report
 class HostPool(Protocol):
     """All hosts of a run."""
 
-    def start(self) -> int:
-        """Make the hosts and connect them; returns how many processes hold nodes.
+    def start(self, checkpoint: Checkpoint | None, incarnation: int) -> int:
+        """Make the hosts, at `checkpoint` if there is one, and connect them.
+
+        Returns how many processes hold nodes.
 
         Raises:
             ActorError: a host could not be made.
+            RunDirectoryError: the checkpoint cannot be read.
+        """
+        ...
+
+    def recover(self, checkpoint: Checkpoint | None, incarnation: int) -> None:
+        """Make hosts in the place of those that died, and have all go back to `checkpoint`.
+
+        What was submitted is forgotten. Frames of older incarnations are refused.
+
+        Raises:
+            ActorError: a host could not be made, or died again.
+            RunDirectoryError: the checkpoint cannot be read.
         """
         ...
 
@@ -30,7 +46,7 @@ class HostPool(Protocol):
         """Every host's report of the stretch that was submitted first of those not collected.
 
         Raises:
-            ActorError: a host died.
+            ActorDied: a host died.
             DeadlineError: a host did not report in time.
         """
         ...
@@ -47,17 +63,25 @@ class HostPool(Protocol):
 class LocalPool:
     """All nodes in this process, driven by one thread: deterministic, for tests and debugging."""
 
-    def __init__(self, plan: Plan, run: str) -> None:
+    def __init__(self, plan: Plan, run: Path) -> None:
         self._plan = plan
         self._run = run
         self._submitted: deque[Stretch] = deque()
 
-    def start(self) -> int:
+    def start(self, checkpoint: Checkpoint | None, incarnation: int) -> int:
         """Make the one host."""
         from sheafnet.runtime.host import Host
 
-        self._host = Host(self._plan, self._run, range(len(self._plan.topology.nodes)))
+        everyone = range(len(self._plan.topology.nodes))
+        self._host = Host(self._plan, self._run, everyone, incarnation=incarnation)
+        if checkpoint is not None:
+            self._host.restore(checkpoint)
         return 1
+
+    def recover(self, checkpoint: Checkpoint | None, incarnation: int) -> None:
+        """Make it anew; in one process no host dies alone, so that only tests come here."""
+        self._submitted.clear()
+        self.start(checkpoint, incarnation)
 
     def submit(self, stretch: Stretch) -> None:
         """Remember `stretch`."""

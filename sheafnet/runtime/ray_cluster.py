@@ -11,16 +11,18 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sheafnet.config import Config
-from sheafnet.errors import ActorError, ClusterError, DeadlineError, SheafnetError
+from sheafnet.errors import ActorDied, ActorError, ClusterError, DeadlineError, SheafnetError
 from sheafnet.network.sockets import SocketAddress, SocketHub
 from sheafnet.runtime.address import check_address
+from sheafnet.runtime.checkpoint import Checkpoint
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import gpu_share
 from sheafnet.runtime.machines import Machine, refuse_unfit, this_machine
@@ -42,6 +44,9 @@ _PROBE_DEADLINE_S = 60.0
 _HANDSHAKE_DEADLINE_S = 20.0
 _ANSWER_S = 15.0
 """Least time that an actor has for an answer, whatever the deadline of frames."""
+_FENCE_S = 10.0
+"""For the coordinator of a run that was broken off to end, before another one takes its place."""
+_LOOK_S = 0.5
 _AT_ONCE = 16
 """Nodes of a host whose parameters are on their way together."""
 _OBJECT_STORE_BYTES = 100 * 2**20
@@ -57,10 +62,11 @@ class HostProcess:
     """
 
     def __init__(
-        self, config: Config, run: str, placement: Sequence[Sequence[int]], at: int
+        self, config: Config, run: Path, placement: Sequence[Sequence[int]], at: int
     ) -> None:
+        _end_with_parent()
         self._config = config  # all else happens in calls, whose errors come back as they are
-        self._run_name = run
+        self._run = run
         self._placement = placement
         self._at = at
         self._host_of = {node: k for k, nodes in enumerate(placement) for node in nodes}
@@ -75,8 +81,13 @@ class HostProcess:
         self._hub = SocketHub(bind, self._host_of, ports)
         return self._hub.address
 
-    def connect(self, addresses: Sequence[SocketAddress]) -> None:
-        """Connect to the hosts of all neighbours, and make the nodes."""
+    def connect(
+        self,
+        addresses: Sequence[SocketAddress],
+        checkpoint: Checkpoint | None,
+        incarnation: int,
+    ) -> None:
+        """Connect to the hosts of all neighbours, and make the nodes as in `checkpoint`."""
         from sheafnet.runtime.host import Host
 
         own = self._placement[self._at]
@@ -84,7 +95,9 @@ class HostProcess:
         neighbours = {self._host_of[e.other(n)] for n in own for e in network.incident(n)}
         self._hub.connect({k: addresses[k] for k in sorted(neighbours - {self._at})})
         self._hub.await_connected(_HANDSHAKE_DEADLINE_S)
-        self._host = Host(self._plan, self._run_name, own, self._hub)
+        self._host = Host(self._plan, self._run, own, self._hub, self._at, incarnation)
+        if checkpoint is not None:
+            self._host.restore(checkpoint)
 
     def run(self, stretch: Stretch) -> Report:
         """Run `stretch` on the nodes here."""
@@ -114,17 +127,18 @@ class RayPool:
 
     Args:
         plan: of the run.
-        run: its name.
+        run: its directory.
         machines: to place hosts on.
         socket_folder: for Unix sockets; None for TCP.
     """
 
     def __init__(
-        self, plan: Plan, run: str, machines: Sequence[Machine], socket_folder: str | None
+        self, plan: Plan, run: Path, machines: Sequence[Machine], socket_folder: str | None
     ) -> None:
         self._plan = plan
         self._run = run
         self._folder = socket_folder
+        self._machines = machines
         placed = plan.placement([machine.cores for machine in machines])
         self._placement = [nodes for hosts in placed for nodes in hosts]
         self._machine_of = [
@@ -133,33 +147,79 @@ class RayPool:
             for _ in hosts
         ]
         self._hosts: list[Any] = []
-        self._submitted: deque[tuple[Stretch, list[Any]]] = deque()
+        self._submitted: deque[tuple[Stretch, dict[int, Any]]] = deque()
 
-    def start(self) -> int:
+    def start(self, checkpoint: Checkpoint | None, incarnation: int) -> int:
         """Make all host actors and connect them."""
-        actor = ray.remote(concurrency_groups={"control": 1})(HostProcess)
-        self._hosts = [
-            actor.options(num_cpus=0, num_gpus=share, scheduling_strategy=_on(machine)).remote(
-                self._plan.config, self._run, self._placement, k
-            )
-            for k, (machine, share) in enumerate(self._machine_of)
-        ]
-        binds = [
-            f"ipc://{self._folder}/{k}" if self._folder else "tcp://"
-            for k in range(len(self._hosts))
-        ]
-        addresses = self._gather(
-            [h.listen.remote(b) for h, b in zip(self._hosts, binds, strict=True)],
-            "start",
-            _START_DEADLINE_S,
-        )
-        self._gather([h.connect.remote(addresses) for h in self._hosts], "connect")
+        everyone = range(len(self._placement))
+        self._hosts = [self._make(k) for k in everyone]
+        self._addresses = self._listen(everyone, incarnation)
+        self._connect(checkpoint, incarnation)
         return len(self._hosts)
+
+    def recover(self, checkpoint: Checkpoint | None, incarnation: int) -> None:
+        """Make host actors in the place of those that are gone; all go back to `checkpoint`."""
+        self._submitted.clear()
+        for host in self._hosts:
+            host.abort.remote()
+        gone = self._gone()
+        self._move_to_what_is_left(gone)
+        for k in gone:
+            ray.kill(self._hosts[k])
+            self._hosts[k] = self._make(k)
+        for k, address in zip(gone, self._listen(gone, incarnation), strict=True):
+            self._addresses[k] = address
+        self._connect(checkpoint, incarnation)
+
+    def _make(self, at: int) -> Any:
+        machine, share = self._machine_of[at]
+        return (
+            ray.remote(concurrency_groups={"control": 1})(HostProcess)
+            .options(num_cpus=0, num_gpus=share, scheduling_strategy=_on(machine))
+            .remote(self._plan.config, self._run, self._placement, at)
+        )
+
+    def _listen(self, hosts: Sequence[int], incarnation: int) -> list[SocketAddress]:
+        binds = [
+            f"ipc://{self._folder}/{k}.{incarnation}" if self._folder else "tcp://" for k in hosts
+        ]
+        calls = {k: self._hosts[k].listen.remote(b) for k, b in zip(hosts, binds, strict=True)}
+        return self._gather(calls, "start", _START_DEADLINE_S)
+
+    def _connect(self, checkpoint: Checkpoint | None, incarnation: int) -> None:
+        self._gather(
+            self._of_all("connect", self._addresses, checkpoint, incarnation), "connect", None
+        )
+
+    def _of_all(self, method: str, *arguments: Any) -> dict[int, Any]:
+        """A call of every host, by its number."""
+        return {k: getattr(h, method).remote(*arguments) for k, h in enumerate(self._hosts)}
+
+    def _gone(self) -> list[int]:
+        """The hosts that do not answer any more."""
+        pings = {host.alive.remote(): k for k, host in enumerate(self._hosts)}
+        answered, late = ray.wait(list(pings), num_returns=len(pings), timeout=_ANSWER_S)
+        gone = [pings[ping] for ping in late]
+        for ping in answered:
+            try:
+                ray.get(ping)
+            except RayError:
+                gone.append(pings[ping])
+        return sorted(gone)
+
+    def _move_to_what_is_left(self, gone: Sequence[int]) -> None:
+        """Give a host whose machine is gone to the machine that then has fewest for its cores."""
+        up = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        left = [machine for machine in self._machines if machine.id in up]
+        for k in gone:
+            if self._machine_of[k][0] not in up and left:
+                load = Counter(machine for machine, _ in self._machine_of)
+                least = min(left, key=lambda machine: load[machine.id] / machine.cores)
+                self._machine_of[k] = (least.id, self._machine_of[k][1])
 
     def submit(self, stretch: Stretch) -> None:
         """Have every host run `stretch` after what was submitted before."""
-        calls = [host.run.remote(stretch) for host in self._hosts]
-        self._submitted.append((stretch, calls))
+        self._submitted.append((stretch, self._of_all("run", stretch)))
 
     def collect(self) -> list[Report]:
         """The reports of the next stretch; one failing host makes the others stop early."""
@@ -170,25 +230,27 @@ class RayPool:
     def parameters(self) -> Iterator[Parameters]:
         """The parameters of every node, `_AT_ONCE` of each host at a time."""
         for first in range(0, max(map(len, self._placement)), _AT_ONCE):
-            calls = [
-                host.parameters.remote(nodes[first : first + _AT_ONCE])
-                for host, nodes in zip(self._hosts, self._placement, strict=True)
-            ]
+            calls = {
+                k: self._hosts[k].parameters.remote(nodes[first : first + _AT_ONCE])
+                for k, nodes in enumerate(self._placement)
+            }
             yield {n: v for part in self._gather(calls, "save") for n, v in part.items()}
 
     def sizes(self) -> list[HostSize]:
         """What each host's process takes."""
-        return self._gather([host.size.remote() for host in self._hosts], "measure itself")
+        return self._gather(self._of_all("size"), "measure itself")
 
-    def _gather(self, calls: list[Any], what: str, within_s: float | None = None) -> list[Any]:
-        """The results of one call to every host, in order.
+    def _gather(
+        self, calls: Mapping[int, Any], what: str, within_s: float | None = None
+    ) -> list[Any]:
+        """The results of calls to hosts, by their number, in that order.
 
         A host may compute for as long as it likes while it answers that it is alive; `within_s`
         bounds a call during which it cannot answer.
         """
         deadline_s = within_s or max(self._plan.config.run.deadline_s, _ANSWER_S)
         results: dict[int, Any] = {}
-        pending = {call: k for k, call in enumerate(calls)}
+        pending = {call: k for k, call in calls.items()}
         while pending:
             done, _ = ray.wait(list(pending), timeout=deadline_s)
             if not done:
@@ -202,7 +264,7 @@ class RayPool:
             if getattr(results[at], "failure", None) is not None:
                 for host in self._hosts:
                     host.abort.remote()
-        return [results[k] for k in range(len(calls))]
+        return [results[k] for k in calls]
 
     def _refuse_silence(
         self, late: list[int], what: str, deadline_s: float, may_compute: bool
@@ -226,7 +288,7 @@ class RayPool:
             return cause
         if isinstance(error, RayTaskError):
             return ActorError(f"{self._names(at)}: failed to {what}:\n{error}")
-        return ActorError(
+        return ActorDied(
             f"{self._names(at)}: the actor process died before it could {what}. "
             "Was it killed, or the machine out of memory? Raising --nodes-per-actor takes less."
         )
@@ -243,23 +305,24 @@ class CoordinatorProcess:
     def __init__(
         self,
         config: Config,
-        run: str,
-        directory: str,
+        directory: Path,
         machines: Sequence[Machine],
         socket_folder: str | None,
     ) -> None:
+        _end_with_parent()
         self._config = config
-        self._run_name = run
-        self._directory = RunDirectory(Path(directory))
+        self._directory = RunDirectory(directory)
         self._machines = machines
         self._folder = socket_folder
 
-    def start(self) -> None:
+    def start(self, checkpoint: Checkpoint | None) -> None:
         """Open the plan and start the hosts."""
+        self._held = self._directory.hold("coordinator.lock", _FENCE_S)
+        self._held.__enter__()  # for as long as this process lives
         plan = Plan.open(self._config)
-        pool = RayPool(plan, self._run_name, self._machines, self._folder)
+        pool = RayPool(plan, self._directory.path, self._machines, self._folder)
         self._coordinator = Coordinator(plan, pool, self._directory)
-        self._coordinator.start()
+        self._coordinator.start(checkpoint)
 
     def step(self) -> Progress | None:
         """Run the next stretch."""
@@ -293,7 +356,7 @@ class RaySession:
         self._coordinator: Any = None
         self._ours = False
 
-    def start(self) -> None:
+    def start(self, checkpoint: Checkpoint | None = None) -> None:
         """Start Ray if need be, then coordinator and hosts.
 
         Raises:
@@ -316,13 +379,12 @@ class RaySession:
             .options(num_cpus=0, max_concurrency=2, scheduling_strategy=_on(here))
             .remote(
                 self._plan.config,
-                self._directory.path.name,
-                str(self._directory.path.resolve()),
+                self._directory.path.resolve(),
                 machines,
                 self._folder,
             )
         )
-        self._call(self._coordinator.start.remote())
+        self._call(self._coordinator.start.remote(checkpoint))
 
     def step(self) -> Progress | None:
         """Run the next stretch."""
@@ -368,8 +430,24 @@ class RaySession:
         except RayActorError:
             raise ActorError(
                 "the coordinator's process died. Was it killed, or the machine out of memory? "
-                "What it had logged stays in the run directory."
+                f"What it had logged stays; `sheafnet resume {self._directory.path}` goes on."
             ) from None
+
+
+def _end_with_parent() -> None:
+    """End this process soon after the raylet that started it, which Ray itself does not ensure.
+
+    An actor whose raylet was killed would go on sending and writing beside the run that goes on
+    without it.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def start_private() -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sheafnet.errors import SheafnetError
 from sheafnet.network.ledger import Entry, Row
 from sheafnet.nodes.records import EvaluationRecord, InferenceRecord, TrainRecord
+from sheafnet.runtime.checkpoint import Part
 
 Parameters = Mapping[int, Mapping[str, npt.NDArray[np.float32]]]
 """By node, by name."""
@@ -55,13 +56,17 @@ class Report:
     ledger: list[Entry]
     """All other entries."""
     rejected: int
-    """Frames refused so far."""
+    """Frames refused in this stretch."""
     rejections: list[str]
     """Why, for the last of them."""
     seconds: Seconds
     """Of this stretch."""
     restrictions: Parameters | None = None
     """After an evaluation, where the spectrum is followed."""
+    part: Part | None = None
+    """Of the checkpoint at the end of this stretch, where one is due."""
+    stale: int = 0
+    """Frames so far of nodes as they were before a restart; they belong to no round of the run."""
     failure: SheafnetError | None = None
 
 
@@ -73,3 +78,7 @@ class HostSize:
     """Memory that belongs to its process alone."""
     parameter_bytes: int
     """Of all its nodes."""
+    state_bytes: int
+    """What a checkpoint of all its nodes takes."""
+    reaches_run: bool
+    """Whether it can write into the run directory."""

@@ -6,18 +6,25 @@
     ledger.jsonl           a line per directed edge and round, appended as it goes
     summary.json           the figures, once the run is finished
     parameters/*.safetensors   every node's final parameters
+    checkpoints/           until the run is finished: see `sheafnet.runtime.checkpoint`
+    lock                   who writes here
 
-The program never overwrites or deletes any of it. Whole files are written aside and renamed, so
-that a crash leaves the old one or the new one; a torn last line of a .jsonl is skipped on reading.
+No run overwrites another. Whole files are written aside and renamed, so that a crash leaves the
+old one or the new one; a torn last line of a .jsonl is skipped on reading. Whoever goes on from a
+checkpoint first cuts off the lines that were appended after it, and appends the same again.
 """
 
 import datetime
+import fcntl
+import hashlib
 import importlib.metadata
 import itertools
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +32,28 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from sheafnet.config import Config
-from sheafnet.errors import RunDirectoryError
+from sheafnet.config import Config, load_config
+from sheafnet.errors import ConfigError, RunDirectoryError
+from sheafnet.runtime.files import replace_file
+from sheafnet.validation import nearest
+from sheafnet.version import __version__
 
 SCHEMA = 1
+_LOGS = ("rounds", "ledger")
+_FREE = tuple(
+    f"run.{key}"
+    for key in (
+        "address",
+        "backend",
+        "checkpoint_every",
+        "deadline_s",
+        "nodes_per_actor",
+        "ports",
+        "restarts",
+        "transport",
+    )
+)
+"""Keys that may differ when a run goes on: where and how it runs, not what it computes or keeps."""
 Status = Literal["running", "finished", "interrupted", "diverged", "failed"]
 _PACKAGES = ("sheafnet", "ray", "torch", "numpy", "pyzmq", "msgpack", "pydantic", "networkx")
 
@@ -57,18 +82,19 @@ class RunDirectory:
             text = yaml.safe_dump(
                 config.model_dump(mode="json", exclude_none=True), sort_keys=False
             )
-            _write(folder / "config.yaml", text)
+            replace_file(folder / "config.yaml", text)
             directory._write_about(
                 {
                     "schema": SCHEMA,
                     "status": "running",
                     "seed": config.run.seed,
+                    "config": directory._config_digest(),
                     "started": _now(),
                     "versions": versions(),
                 }
             )
-            for name in ("rounds.jsonl", "ledger.jsonl"):
-                (folder / name).touch()
+            for name in _LOGS:
+                directory._log(name).touch()
         except OSError as error:
             raise RunDirectoryError(
                 f"{folder}: cannot be written: {error.strerror or error}. "
@@ -106,16 +132,74 @@ class RunDirectory:
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             raise RunDirectoryError(f"{path}: cannot be read: {error}") from None
 
+    def resumable(self, overrides: Sequence[str] = ()) -> Config:
+        """The configuration of a run that can go on.
+
+        Args:
+            overrides: ``run.KEY=VALUE`` of keys that change no result.
+
+        Raises:
+            RunDirectoryError: the run is finished, of another version, or its configuration was
+                changed.
+            ConfigError: an override would change the result, or is wrong.
+        """
+        about = self.about()
+        if about.get("status") == "finished":
+            raise RunDirectoryError(f"{self.path}: is finished; there is nothing to go on with.")
+        wrote = about.get("versions", {}).get("sheafnet")
+        if wrote != __version__:
+            raise RunDirectoryError(
+                f"{self.path}: was begun by sheafnet {wrote}; this is {__version__}, which may "
+                "compute something else. Go on with the version that began it."
+            )
+        if about.get("config") != self._config_digest():
+            raise RunDirectoryError(
+                f"{self.path / 'config.yaml'}: was changed since the run began. A run goes on as "
+                "it began; start a new one for another configuration."
+            )
+        for override in overrides:
+            key = override.partition("=")[0].strip()
+            if key not in _FREE:
+                raise ConfigError(
+                    f"--set {override}: a run goes on as it began. {nearest(key, _FREE)}"
+                )
+        return load_config(self.path / "config.yaml", overrides)
+
+    def mark_resumed(self, done: int, refused: Sequence[str]) -> None:
+        """Note that the run goes on from the checkpoint after `done` stretches."""
+        about = self.about()
+        note = {
+            "at": _now(),
+            "stretches_done": done,
+            "refused": list(refused),
+            "versions": versions(),
+        }
+        self.mark(
+            "running",
+            incarnation=int(about.get("incarnation", 0)) + 1,
+            resumed=[*about.get("resumed", []), note],
+            error=None,
+            ended=None,
+        )
+
+    def _config_digest(self) -> str:
+        try:
+            return hashlib.sha256((self.path / "config.yaml").read_bytes()).hexdigest()
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self.path / 'config.yaml'}: cannot be read: {error.strerror}."
+            ) from None
+
     def summary(self) -> dict[str, Any] | None:
         """The contents of summary.json; None where the run did not finish."""
         return self._json("summary.json") if (self.path / "summary.json").exists() else None
 
     def mark(self, status: Status, **facts: Any) -> None:
-        """Set the status in run.json and add `facts`."""
+        """Set the status in run.json and add `facts`; a fact that is None is taken out."""
         values = self.about() | {"status": status, **facts}
         if status != "running":
             values["ended"] = _now()
-        self._write_about(values)
+        self._write_about({key: value for key, value in values.items() if value is not None})
 
     def append(self, name: Literal["rounds", "ledger"], lines: Iterable[Mapping[str, Any]]) -> None:
         """Append `lines` to rounds.jsonl or ledger.jsonl.
@@ -126,16 +210,73 @@ class RunDirectory:
         text = "".join(
             json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n" for line in lines
         )
-        path = self.path / f"{name}.jsonl"
+        path = self._log(name)
         try:
             with path.open("a", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
             raise RunDirectoryError(f"{path}: {error.strerror}; what stands there stays.") from None
 
+    def lengths(self) -> dict[str, int]:
+        """Bytes of rounds.jsonl and ledger.jsonl."""
+        return {name: self._log(name).stat().st_size for name in _LOGS}
+
+    def cut(self, lengths: Mapping[str, int]) -> None:
+        """Cut rounds.jsonl and ledger.jsonl off at what `lengths` returned before.
+
+        Raises:
+            RunDirectoryError: one is shorter than it was, or cannot be written.
+        """
+        for name, length in lengths.items():
+            path = self._log(name)
+            try:
+                if path.stat().st_size < length:
+                    raise RunDirectoryError(
+                        f"{path}: lacks lines that were there at the checkpoint; it was changed "
+                        "since. The run cannot go on."
+                    )
+                os.truncate(path, length)
+            except OSError as error:
+                raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}.") from None
+
+    @contextmanager
+    def hold(self, name: str = "lock", within_s: float = 0.0) -> Iterator[None]:
+        """Be the only one who writes here; the lock ends with this process, however it ends.
+
+        Args:
+            name: of the lock file.
+            within_s: how long to wait for who has it.
+
+        Raises:
+            RunDirectoryError: naming who has it.
+        """
+        path = self.path / name
+        try:
+            file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}.") from None
+        with file:
+            end = time.monotonic() + within_s
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        file.seek(0)
+                        raise RunDirectoryError(
+                            f"{self.path}: is in use by {file.read().strip() or 'another process'}."
+                        ) from None
+                    time.sleep(0.05)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()} since {_now()}\n")
+            file.flush()
+            yield
+            file.truncate(0)
+
     def lines(self, name: Literal["rounds", "ledger"]) -> Iterator[dict[str, Any]]:
         """The lines of rounds.jsonl or ledger.jsonl; a torn last one is left out."""
-        path = self.path / f"{name}.jsonl"
+        path = self._log(name)
         if not path.exists():
             return
         with path.open(encoding="utf-8") as file:
@@ -149,7 +290,7 @@ class RunDirectory:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
-        _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        replace_file(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     def write_parameters(
         self, node: str, parameters: Mapping[str, npt.NDArray[np.float32]]
@@ -160,10 +301,13 @@ class RunDirectory:
         folder = self.path / "parameters"
         folder.mkdir(exist_ok=True)
         contiguous = {name: np.ascontiguousarray(values) for name, values in parameters.items()}
-        _write(folder / f"{node}.safetensors", save(contiguous))
+        replace_file(folder / f"{node}.safetensors", save(contiguous))
+
+    def _log(self, name: str) -> Path:
+        return self.path / f"{name}.jsonl"
 
     def _write_about(self, values: Mapping[str, Any]) -> None:
-        _write(self.path / "run.json", json.dumps(values, indent=2) + "\n")
+        replace_file(self.path / "run.json", json.dumps(values, indent=2) + "\n")
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -214,15 +358,3 @@ def _unused(base: Path, name: str) -> Path:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """Replace `path` as a whole."""
-    data = content.encode() if isinstance(content, str) else content
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}.") from None

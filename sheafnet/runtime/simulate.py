@@ -1,8 +1,8 @@
 """One run from configuration to result: what the command line and Python users call."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from sheafnet.config import Config
 from sheafnet.datasets import with_absolute_paths
 from sheafnet.errors import DivergenceError, Interrupted, SheafnetError
+from sheafnet.runtime.checkpoint import Checkpoint, Checkpoints
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import open_device
 from sheafnet.runtime.keep import Keep
@@ -33,8 +34,8 @@ class Result:
 class Session(Protocol):
     """A run under way, in this process or on Ray."""
 
-    def start(self) -> None:
-        """Start the hosts."""
+    def start(self, checkpoint: Checkpoint | None = None) -> None:
+        """Start the hosts, at `checkpoint` or else at the beginning."""
         ...
 
     def step(self) -> Progress | None:
@@ -76,46 +77,99 @@ def simulate(
     begin = time.perf_counter()
     config = with_absolute_paths(config)
     plan = Plan.open(config)
-    Keep.within(plan, parameter_bytes=0)  # refuses what no folder of that size can hold
-    try:
+    Keep.within(plan)  # refuses what no folder of that size can hold
+    with _before_it_began(), _machines(plan) as machines:
+        directory = RunDirectory.create(config, run_dir)
+        with directory.hold():
+            return _Run(plan, directory, machines, begin, on_start, on_progress).to_its_end()
+
+
+def resume(
+    run_dir: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    on_start: Callable[[Path], None] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Result:
+    """Go on with a run that was broken off, from its last checkpoint.
+
+    It ends with the same artifacts as if it had not been broken off, times aside (law 5).
+
+    Args:
+        run_dir: its folder.
+        overrides: ``run.KEY=VALUE`` of keys that change no result, such as ``run.nodes_per_actor``.
+        on_start: as in `simulate`.
+        on_progress: as in `simulate`.
+
+    Returns:
+        As `simulate`.
+
+    Raises:
+        RunDirectoryError: there is no such run, it is finished, another process is at it, or it
+            was written by another version or changed since.
+        SheafnetError: as `simulate`.
+    """
+    begin = time.perf_counter()
+    directory = RunDirectory.open(run_dir)
+    with _before_it_began(), directory.hold():
+        config = directory.resumable(overrides)
+        plan = Plan.open(config)
         with _machines(plan) as machines:
-            directory = RunDirectory.create(config, run_dir)
-            try:
-                return _run(plan, directory, machines, begin, on_start, on_progress)
-            except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
-                directory.mark("interrupted")
-                raise Interrupted(
-                    f"interrupted; what was measured is in {directory.path}"
-                ) from None
-            except SheafnetError as error:
-                directory.mark(_status(error), error=str(error))
-                raise
-            except Exception as error:
-                directory.mark("failed", error=f"{type(error).__name__}: {error}")
-                raise
+            checkpoint, refused = Checkpoints(directory.path).newest()
+            directory.mark_resumed(0 if checkpoint is None else checkpoint.number, refused)
+            run = _Run(plan, directory, machines, begin, on_start, on_progress)
+            return run.to_its_end(checkpoint)
+
+
+@contextmanager
+def _before_it_began() -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
         raise Interrupted("interrupted before the run began; nothing was written") from None
 
 
-def _run(
-    plan: Plan,
-    directory: RunDirectory,
-    machines: Sequence[Machine],
-    begin: float,
-    on_start: Callable[[Path], None] | None,
-    on_progress: OnProgress | None,
-) -> Result:
-    with _session(plan, directory, machines) as session:
-        session.start()
-        startup_s = time.perf_counter() - begin
-        if on_start is not None:
-            on_start(directory.path)
-        while (progress := session.step()) is not None:
-            if on_progress is not None:
-                on_progress(progress)
-        summary = session.finish(startup_s, time.perf_counter() - begin)
-        directory.mark("finished")
-        return Result(summary, directory.path)
+@dataclass(frozen=True)
+class _Run:
+    """A run whose directory is held by this process."""
+
+    plan: Plan
+    directory: RunDirectory
+    machines: Sequence[Machine]
+    begin: float
+    on_start: Callable[[Path], None] | None
+    on_progress: OnProgress | None
+
+    def to_its_end(self, checkpoint: Checkpoint | None = None) -> Result:
+        """From `checkpoint`, or else the beginning; how it ends is marked in the directory."""
+        directory = self.directory
+        try:
+            return self._go(checkpoint)
+        except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
+            directory.mark("interrupted")
+            raise Interrupted(
+                f"interrupted; what was measured is in {directory.path}. "
+                f"`sheafnet resume {directory.path}` goes on."
+            ) from None
+        except SheafnetError as error:
+            directory.mark(_status(error), error=str(error))
+            raise
+        except Exception as error:
+            directory.mark("failed", error=f"{type(error).__name__}: {error}")
+            raise
+
+    def _go(self, checkpoint: Checkpoint | None) -> Result:
+        with _session(self.plan, self.directory, self.machines) as session:
+            session.start(checkpoint)
+            startup_s = time.perf_counter() - self.begin
+            if self.on_start is not None:
+                self.on_start(self.directory.path)
+            while (progress := session.step()) is not None:
+                if self.on_progress is not None:
+                    self.on_progress(progress)
+            summary = session.finish(startup_s, time.perf_counter() - self.begin)
+            self.directory.mark("finished")
+            return Result(summary, self.directory.path)
 
 
 def _machines(plan: Plan) -> AbstractContextManager[Sequence[Machine]]:
@@ -134,7 +188,7 @@ def _session(
 ) -> AbstractContextManager[Session]:
     """The run; on leaving, everything that it started has ended."""
     if plan.config.run.backend == "local":
-        return nullcontext(Coordinator(plan, LocalPool(plan, directory.path.name), directory))
+        return nullcontext(Coordinator(plan, LocalPool(plan, directory.path), directory))
     from sheafnet.runtime.ray_cluster import RaySession
 
     return RaySession(plan, directory, machines)

@@ -73,6 +73,25 @@ class Moments:
         ):
             total.mul_(keep).add_(batch, alpha=1 - keep)
 
+    def state(self) -> dict[str, Tensor]:
+        """All that was gathered, by name: ``weight`` (), ``h``, ``p``, ``hp`` and ``pp``."""
+        weight = self._h.new_tensor(self._weight)
+        return {"weight": weight, "h": self._h, "p": self._p, "hp": self._hp, "pp": self._pp}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned.
+
+        Raises:
+            ValueError: it is of other dimensions.
+        """
+        own = self.state()
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in state.items()}:
+            raise ValueError("moments of other dimensions")
+        self._solved.clear()
+        self._weight = float(state["weight"])
+        for name in ("h", "p", "hp", "pp"):
+            own[name].copy_(state[name])
+
     @property
     def empty(self) -> bool:
         """Whether no batch has been taken in yet."""

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def records_agree(config: Config) -> None:
     """Compare every record of every node and stretch with that of a host with frames."""
     plan = Plan.open(config)
-    ours = Host(plan, "run", range(len(plan.topology.nodes)))
+    ours = Host(plan, Path("run"), range(len(plan.topology.nodes)))
     direct = Loop(plan)
     stretches = list(plan.stretches())
     assert {stretch.phase for stretch in stretches} == {"train", "evaluation", "inference"}

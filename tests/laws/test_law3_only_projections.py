@@ -38,7 +38,9 @@ def tapped(config, directory: Path, monkeypatch) -> tuple[list[bytes], list[np.n
     monkeypatch.setattr(switchboard.Switchboard, "deliver", tap)
     monkeypatch.setattr(Node, "sections", watch)
     plan = Plan.open(config)
-    coordinator = Coordinator(plan, LocalPool(plan, "r"), RunDirectory.create(config, directory))
+    coordinator = Coordinator(
+        plan, LocalPool(plan, Path("r")), RunDirectory.create(config, directory)
+    )
     coordinator.start()
     while coordinator.step() is not None:
         pass

@@ -111,7 +111,8 @@ def test_a_lost_or_damaged_frame_is_missed_counted_and_survived(
         hubs[0].connect({1: hubs[1].address})
         hubs[1].connect({0: hubs[0].address})
         hosts = [
-            Host(plan, "r", nodes, hub) for nodes, hub in zip(([0, 1], [2, 3]), hubs, strict=True)
+            Host(plan, Path("r"), nodes, hub)
+            for nodes, hub in zip(([0, 1], [2, 3]), hubs, strict=True)
         ]
         reports: dict[int, object] = {}
 

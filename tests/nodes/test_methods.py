@@ -92,7 +92,7 @@ def _step_with_head(config, start: torch.Tensor) -> list[dict[str, np.ndarray]]:
     from sheafnet.runtime.plan import Plan, Stretch
 
     plan = Plan.open(config)
-    host = Host(plan, "r", range(4))
+    host = Host(plan, Path("r"), range(4))
     host._nodes[0].fused.weight.data.copy_(start)
     before = {
         n: {k: v.copy() for k, v in values.items()}

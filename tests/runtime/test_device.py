@@ -103,7 +103,7 @@ def test_whatever_a_node_keeps_is_on_its_device(
     tiny: MakeConfig, pretended: PretendedDevice, name: str
 ) -> None:
     plan = Plan.open(tiny(*RUNS[name]))
-    host = Host(plan, "run", range(4))
+    host = Host(plan, Path("run"), range(4))
     for stretch in plan.stretches():
         assert host.run(stretch).failure is None
     for node in host._nodes.values():

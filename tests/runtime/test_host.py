@@ -22,7 +22,7 @@ def run_two(plan: Plan, folder: Path, stretch: Stretch, alone: bool = False) -> 
     try:
         for k in (0, 1):
             hubs[k].connect({1 - k: hubs[1 - k].address})
-        hosts = [Host(plan, "r", [2 * k, 2 * k + 1], hubs[k]) for k in (0, 1)]
+        hosts = [Host(plan, Path("r"), [2 * k, 2 * k + 1], hubs[k]) for k in (0, 1)]
 
         def work(k: int) -> None:
             reports[k] = hosts[k].run(stretch)
@@ -76,7 +76,7 @@ def test_abort_ends_a_wait(tiny: MakeConfig, tmp_path: Path) -> None:
     other = SocketHub(f"ipc://{tmp_path}/1", HOST_OF)
     try:
         hub.connect({1: other.address})
-        host = Host(plan, "r", [0, 1], hub)
+        host = Host(plan, Path("r"), [0, 1], hub)
         reports: list[Report] = []
         thread = threading.Thread(target=lambda: reports.append(host.run(Stretch("train", 0, 1))))
         thread.start()

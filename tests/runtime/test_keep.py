@@ -20,7 +20,7 @@ def _bytes(folder: Path) -> int:
 
 
 def test_all_is_kept_where_there_is_room(tiny: MakeConfig) -> None:
-    assert Keep.within(Plan.open(tiny()), 10**6) == Keep(True, True, True)
+    assert Keep.within(Plan.open(tiny()), 10**6, 10**6) == Keep(True, True, True, True)
 
 
 def test_parameters_outlast_losses_and_these_the_ledger(tiny: MakeConfig) -> None:
@@ -29,15 +29,18 @@ def test_parameters_outlast_losses_and_these_the_ledger(tiny: MakeConfig) -> Non
     plan = Plan.open(tight)
     least = least_bytes(plan)
 
-    def within(megabytes: float, parameters: int) -> tuple[bool, bool, bool]:
+    def within(megabytes: float, parameters: int, state: int = 0) -> tuple[bool, bool, bool]:
         config = tiny(f"training.rounds={rounds}", f"run.directory_mb={megabytes}")
-        keep = Keep.within(Plan.open(config), parameters)
+        keep = Keep.within(Plan.open(config), parameters, state)
+        assert keep.checkpoints is (state == 0)
         return keep.parameters, keep.losses_by_edge, keep.ledger_by_edge
 
     assert within((least + 2_000_000) / 1e6, 1_900_000) == (True, True, False)
     assert within((least + 2_000_000) / 1e6, 2_000_000) == (True, False, False)
     assert within((least + 2_000_000) / 1e6, 2_000_001) == (False, True, False)
     assert within((least + 1) / 1e6, 2) == (False, False, False)
+    # three checkpoints at once, the newest two and the one being written, come after all else
+    assert within((least + 10_000_000) / 1e6, 1, 3_333_334) == (True, True, True)
 
 
 def test_too_many_rounds_are_refused_with_what_they_take(tiny: MakeConfig) -> None:
@@ -72,6 +75,7 @@ def test_a_bounded_run_stays_within_and_its_sums_are_those_of_the_full_one(
         "the parameters",
         "losses by edge",
         "the ledger by edge",
+        "checkpoints",
     ]
     assert set(directory.summary() or {}) == set(full.summary.model_dump(mode="json"))
     told = io.StringIO()

@@ -1,0 +1,127 @@
+"""Processes killed at moments that nobody chose: the run ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+import sheafnet
+from sheafnet.runtime.coordinator import Progress
+from sheafnet.runtime.rundir import RunDirectory
+from tests.conftest import TINY, MakeConfig, artifacts
+from tests.runtime.test_ray import children_of, end_of, named, until_training
+
+pytestmark = pytest.mark.ray
+SEED = int(os.environ.get("SHEAFNET_CHAOS_SEED", "0"))
+"""Another one kills at other moments."""
+
+
+class Killer:
+    """Kills a host with SIGKILL some milliseconds after some of the stretches of a run."""
+
+    def __init__(self, seed: int, after: list[int]) -> None:
+        self._random = random.Random(seed)
+        self._after = after
+        self._stretches = 0
+        self.killed: list[int] = []
+        self.notes: list[str] = []
+
+    def __call__(self, progress: Progress) -> None:
+        self._stretches += 1
+        self.notes += progress.notes
+        if self._after and self._stretches >= self._after[0]:
+            self._after.pop(0)
+            threading.Timer(self._random.uniform(0, 0.03), self._kill).start()
+
+    def _kill(self) -> None:
+        hosts = named(psutil.Process().children(recursive=True), "HostProcess")
+        victim = self._random.choice(hosts)
+        victim.kill()
+        self.killed.append(victim.pid)
+
+
+@pytest.mark.parametrize("round_", range(int(os.environ.get("SHEAFNET_CHAOS_ROUNDS", "1"))))
+def test_hosts_killed_in_every_phase(tiny: MakeConfig, tmp_path: Path, round_: int) -> None:
+    sizes = ("training.rounds=120", "inference.rounds=80", "run.stretch=2", "evaluation.every=60")
+    sheafnet.simulate(tiny(*sizes), run_dir=tmp_path / "whole")
+    where = ("run.backend=ray", "run.nodes_per_actor=2", "run.checkpoint_every=3")
+    # 30 stretches of training, an evaluation, 30 more, another one, 40 of inference
+    killer = Killer(SEED + round_, [4, 30, 70])
+    run = tmp_path / "run"
+    sheafnet.simulate(tiny(*sizes, *where), run_dir=run, on_progress=killer)
+    assert len(killer.killed) == 3
+    assert len(set(killer.killed)) == 3
+    assert len(killer.notes) == 3
+    for note in killer.notes:
+        assert "actor" in note
+        assert "died" in note
+    about = RunDirectory.open(run).about()
+    assert about["incarnation"] == 3
+    assert about["recoveries"] == killer.notes
+    for name in ("rounds.jsonl", "ledger.jsonl"):
+        assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert artifacts(run) == artifacts(tmp_path / "whole")
+
+
+def test_coordinator_driver_and_raylet_killed_one_after_the_other(
+    tiny: MakeConfig, tmp_path: Path
+) -> None:
+    values = TINY | {"training": {"rounds": 1000, "batch_size": 16}}
+    values["run"] = values["run"] | {"backend": "ray", "nodes_per_actor": 2, "stretch": 10}
+    path, run = tmp_path / "network.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(values))
+    command = ["simulate", "--topology", str(path), "--run-dir", str(run)]
+    for victim in ("CoordinatorProcess", "driver", "raylet/raylet"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sheafnet", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        until_training(process)
+        until_training(process)  # the next tenth
+        children = children_of(process)
+        if victim == "driver":
+            process.kill()
+        else:
+            only(named(children, victim)).kill()
+        # Ray's own agents notice at once, and then try for a minute to tell a server that is gone.
+        agents = (
+            {p.pid for p in named(children, "Agent")} if victim != "CoordinatorProcess" else set()
+        )
+        code, words = end_of(process, [p for p in children if p.pid not in agents])
+        assert "Traceback" not in words
+        if victim == "driver":
+            assert code == -signal.SIGKILL
+            assert RunDirectory.open(run).about()["status"] == "running"
+        else:
+            assert code == 5
+            assert f"sheafnet resume {run}" in words
+            assert RunDirectory.open(run).about()["status"] == "failed"
+        command = ["resume", str(run)]
+    sheafnet.resume(run, ["run.backend=local"])
+    about = RunDirectory.open(run).about()
+    done = [note["stretches_done"] for note in about["resumed"]]
+    assert len(done) == 3
+    assert sorted(done) == done
+    assert done[0] > 0
+    assert done[-1] < 100
+    whole = tmp_path / "whole"
+    sheafnet.simulate(tiny("training.rounds=1000", "run.stretch=10"), run_dir=whole)
+    assert artifacts(run) == artifacts(whole)
+    assert json.loads((run / "summary.json").read_text())["backend"] == "local"
+
+
+def only(found: list[psutil.Process]) -> psutil.Process:
+    """The one process that there is."""
+    (process,) = found
+    return process
