@@ -36,8 +36,15 @@ TINY: dict[str, Any] = {
 MakeConfig = Callable[..., Config]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--long`` runs what carries the marker ``long`` too."""
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes too")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests that carry the marker ``gpu`` run where there is one."""
+    """Tests that carry the marker ``gpu`` run where there is one, ``long`` ones when asked for."""
+    if item.get_closest_marker("long") and not item.config.getoption("--long"):
+        pytest.skip("runs with --long")
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("torch can use no GPU here")
 

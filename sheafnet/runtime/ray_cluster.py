@@ -259,7 +259,7 @@ class RayPool:
             at = pending.pop(done[0])
             try:
                 results[at] = ray.get(done[0])
-            except (RayActorError, RayTaskError) as error:
+            except RayError as error:
                 raise self._translated(at, what, error) from None
             if getattr(results[at], "failure", None) is not None:
                 for host in self._hosts:

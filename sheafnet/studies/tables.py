@@ -46,8 +46,12 @@ def print_run(console: Console, directory: RunDirectory) -> None:
     problem = f": {about['error']}" if "error" in about else ""
     console.print(Text(f"Run {status}{problem}", style="" if status == "finished" else "yellow"))
     if "left_out" in about:
-        console.print(f"Left out to stay within run.directory_mb: {', '.join(about['left_out'])}")
+        console.print(f"Left out: {', '.join(about['left_out'])}")
+    for note in about.get("recoveries", ()):
+        console.print(Text(note, style="yellow"))
     console.print(Text(f"Run directory: {directory.path}"), soft_wrap=True)
+    if status != "finished":
+        console.print(Text(f"sheafnet resume {directory.path}  goes on with it"), soft_wrap=True)
 
 
 def summary_tables(summary: Summary) -> Iterable[RenderableType]:

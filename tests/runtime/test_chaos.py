@@ -121,6 +121,44 @@ def test_coordinator_driver_and_raylet_killed_one_after_the_other(
     assert json.loads((run / "summary.json").read_text())["backend"] == "local"
 
 
+@pytest.mark.long
+def test_a_machine_is_lost(tiny: MakeConfig, tmp_path: Path) -> None:
+    """Its hosts, one of two, move to the machine that is left."""
+    from ray.cluster_utils import Cluster
+
+    sizes = {"training": {"rounds": 600, "batch_size": 16}}
+    path, run = tmp_path / "network.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(TINY | sizes))
+    where = ["run.stretch=10", "run.checkpoint_every=2", "run.nodes_per_actor=2"]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        lost = cluster.add_node(num_cpus=1)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sheafnet", "simulate", "--topology", str(path)]
+            + ["--backend", "ray", "--address", cluster.address, "--run-dir", str(run)]
+            + [word for override in where for word in ("--set", override)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until_training(process)
+        until_training(process)
+        raylet = psutil.Process(lost.all_processes["raylet"][0].process.pid)
+        hosts = named(raylet.children(), "HostProcess")
+        assert len(hosts) == 1
+        raylet.kill()
+        _, words = process.communicate(timeout=180)
+        assert process.returncode == 0, words
+        _, alive = psutil.wait_procs(hosts, timeout=10)
+        assert alive == []
+    finally:
+        cluster.shutdown()
+    recoveries = RunDirectory.open(run).about()["recoveries"]
+    assert recoveries
+    sheafnet.simulate(tiny("training.rounds=600", "run.stretch=10"), run_dir=tmp_path / "whole")
+    assert artifacts(run) == artifacts(tmp_path / "whole")
+
+
 def only(found: list[psutil.Process]) -> psutil.Process:
     """The one process that there is."""
     (process,) = found

@@ -80,4 +80,4 @@ def test_a_bounded_run_stays_within_and_its_sums_are_those_of_the_full_one(
     assert set(directory.summary() or {}) == set(full.summary.model_dump(mode="json"))
     told = io.StringIO()
     print_run(Console(file=told, width=200), directory)
-    assert "Left out to stay within run.directory_mb: the parameters (" in told.getvalue()
+    assert "Left out: the parameters (" in told.getvalue()
