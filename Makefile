@@ -28,7 +28,10 @@ simulate: $(READY)  ## train the ring, lose modalities, infer them (TOPOLOGY=...
 
 test: $(READY)  ## run all checks and tests (ARGS='-k name' for some)
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest $(ARGS)
+	@parallel=0; $(BIN)/python -m pytest -n 2 -m "not ray" $(ARGS) || parallel=$$?; \
+	case $$parallel in 0|5) ;; *) exit $$parallel;; esac; \
+	ray=0; $(BIN)/python -m pytest -m ray $(ARGS) || ray=$$?; \
+	test $$parallel$$ray != 55 || exit 5; test $$ray = 5 || exit $$ray
 
 lint: $(READY)  ## ruff, type checker and import contract
 	@$(BIN)/ruff check --quiet .
