@@ -6,15 +6,13 @@ What only a registry can know (options of a data set or of an encoder) is kept a
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
-    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
@@ -23,6 +21,8 @@ from pydantic import (
 
 from sheafnet.document import Origin, read
 from sheafnet.errors import ConfigError
+from sheafnet.faults import FaultsConfig
+from sheafnet.validation import Model as Model
 from sheafnet.validation import check_model
 
 Positive = Annotated[int, Field(ge=1)]
@@ -49,25 +49,6 @@ ComparisonDim = Annotated[
     Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0.0, le=1.0)],
     WrapValidator(_comparison_dim),
 ]
-
-
-class Model(BaseModel):
-    """Base of every configuration model: frozen, and no key that nothing reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        annotation = cls.model_fields[info.field_name or ""].annotation
-        if bool not in (annotation, *get_args(annotation)) and any(
-            isinstance(part, bool) for part in (value if isinstance(value, list) else [value])
-        ):
-            raise ValueError(
-                "true or false does not belong here (YAML reads a bare yes, no, on and off as "
-                "that; put quotes round text)"
-            )
-        return value
 
 
 class Named(Model):
@@ -335,6 +316,8 @@ class Config(Model):
     inference: InferenceConfig = InferenceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunConfig = RunConfig()
+    faults: FaultsConfig | None = None
+    """What goes wrong on purpose."""
 
     @model_validator(mode="after")
     def _gradients_are_sheafaligns(self) -> Self:

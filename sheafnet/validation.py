@@ -1,13 +1,33 @@
-"""Plain values as models, and what is wrong with them in a user's words."""
+"""The base of all models, plain values as models, and what is wrong with them in a user's words."""
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from sheafnet.document import Key, Origin
 from sheafnet.errors import ConfigError
+
+
+class Model(BaseModel):
+    """Base of every configuration model: frozen, and no key that nothing reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if bool not in (annotation, *get_args(annotation)) and any(
+            isinstance(part, bool) for part in (value if isinstance(value, list) else [value])
+        ):
+            raise ValueError(
+                "true or false does not belong here (YAML reads a bare yes, no, on and off as "
+                "that; put quotes round text)"
+            )
+        return value
+
 
 M = TypeVar("M", bound=BaseModel)
 

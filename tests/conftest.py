@@ -33,6 +33,18 @@ TINY: dict[str, Any] = {
 }
 """Four nodes of unequal degree, seconds to run, every phase included."""
 
+STORM = (
+    "faults={loss: 0.2, duplication: 0.2, delay: 0.1, reordering: 0.1, corruption: 0.15, "
+    "retransmissions: 1, edges: [{from_to: [a, b], loss: 0.7}], "
+    "down: [{between: [b, c], rounds: [1, 3]}, "
+    "{from_to: [c, a], rounds: [2, 3], phase: inference}], "
+    "nodes: [{node: d, rounds: [2, 4]}, {node: a, rounds: [1, 2], phase: inference}], "
+    "stragglers: [{node: c, probability: 0.3}], "
+    "partitions: [{groups: [[a, b]], rounds: [4, 5]}], "
+    "activity: {probability: 0.9, schedule: [{between: [a, c], every: 2}]}}"
+)
+"""An override of the tiny run: every kind of fault at once."""
+
 MakeConfig = Callable[..., Config]
 
 

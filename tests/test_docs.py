@@ -35,6 +35,16 @@ from sheafnet.config import (
     TrainingConfig,
 )
 from sheafnet.datasets import DATASETS
+from sheafnet.faults import (
+    ActivityFaults,
+    DownFaults,
+    EdgeFaults,
+    FaultsConfig,
+    NodeFaults,
+    PartitionFaults,
+    ScheduleFaults,
+    StragglerFaults,
+)
 from sheafnet.network.ledger import Fate
 from sheafnet.nodes import encoders
 from sheafnet.runtime.diagnosis import PATIENCE, WINDOW
@@ -69,6 +79,14 @@ SECTIONS: dict[str, type[Model]] = {
     "`inference`": InferenceConfig,
     "`evaluation`": EvaluationConfig,
     "`run`": RunConfig,
+    "`faults`": FaultsConfig,
+    "`faults.edges`": EdgeFaults,
+    "`faults.down`": DownFaults,
+    "`faults.nodes`": NodeFaults,
+    "`faults.stragglers`": StragglerFaults,
+    "`faults.partitions`": PartitionFaults,
+    "`faults.activity`": ActivityFaults,
+    "`faults.activity.schedule`": ScheduleFaults,
     "`mlp`": encoders.MlpOptions,
     "`conv`": encoders.ConvOptions,
     "`conv1d`": encoders.Conv1dOptions,
@@ -215,7 +233,7 @@ def documented_paths(text: str) -> Iterator[str]:
             parts = re.split(r"\{([^}]*)\}", phases)
             choices = [part.split(",") if k % 2 else [part] for k, part in enumerate(parts)]
             for words in itertools.product(*choices):
-                yield re.sub(r"\b(EDGE|NODE|K|ESTIMATOR|INDEX)\b", "*", "".join(words))
+                yield re.sub(r"\b(EDGE|NODE|K|ESTIMATOR|INDEX|FATE)\b", "*", "".join(words))
 
 
 def test_every_figure_of_the_summary_is_documented_and_no_other() -> None:

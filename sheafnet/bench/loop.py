@@ -15,8 +15,8 @@ import torch
 from sheafnet.bench.child import Measure
 from sheafnet.bench.trace import Trace
 from sheafnet.config import Config
-from sheafnet.network.channel import Address, Endpoint, Message
-from sheafnet.network.frame import Kind, Mask
+from sheafnet.network.channel import Endpoint, Message
+from sheafnet.network.frame import Address, Kind, Mask
 from sheafnet.network.payload import Array
 from sheafnet.nodes.node import Node, Program
 from sheafnet.runtime.host import rounds_of

@@ -15,6 +15,7 @@ import numpy as np
 
 from sheafnet.errors import DivergenceError, FrameError, ProtocolError
 from sheafnet.network.frame import (
+    Address,
     Frame,
     Kind,
     Mask,
@@ -23,10 +24,14 @@ from sheafnet.network.frame import (
     unpack_mask,
 )
 from sheafnet.network.ledger import Count, Fate, Key, Ledger, key_of, measure
+from sheafnet.network.links import ARRIVES, Links, Lot
 from sheafnet.network.payload import Array, WireDtype, pack, unpack
+from sheafnet.network.reception import Reception
 from sheafnet.topology import Edge, Topology
 
 _ONE_MESSAGE = Count(messages=1)
+_ONCE: tuple[Lot, ...] = ("delivered",)
+"""Attempts at a message where no simulated link says otherwise."""
 UNREAD_LIMIT = 16
 """Frames of one edge that may wait unread; an honest neighbour is at most a round ahead."""
 _WHOLE = frozenset({Kind.PROJECTION, Kind.GRADIENT, Kind.GALLERY})
@@ -59,12 +64,17 @@ class Transport(Protocol):
         ...
 
 
-Address = tuple[int, Kind, int]
-"""(edge, kind, round): what a node waits for."""
-
-
 class Endpoint:
-    """One node's side of its edges."""
+    """One node's side of its edges.
+
+    Args:
+        topology: the channels.
+        node: whose side this is.
+        limits: what every edge of the run allows.
+        transport: what carries a buffer to the other end.
+        incarnation: how often the node has been restarted.
+        links: simulated links; None where every frame is delivered.
+    """
 
     def __init__(
         self,
@@ -73,6 +83,7 @@ class Endpoint:
         limits: Limits,
         transport: Transport,
         incarnation: int = 0,
+        links: Links | None = None,
     ) -> None:
         self.node = node
         self.ledger = Ledger()
@@ -81,6 +92,8 @@ class Endpoint:
         self._limits = limits
         self._transport = transport
         self._incarnation = incarnation
+        self._links = links
+        self._reception = None if links is None else Reception(links, topology, node)
         self._peer_incarnation = dict.fromkeys(self._edges, 0)
         self._mail: dict[Address, Message] = {}
         self._unread = dict.fromkeys(self._edges, 0)
@@ -97,7 +110,7 @@ class Endpoint:
         array: Array | None = None,
         mask: Mask | None = None,
     ) -> None:
-        """Encode once, count that buffer, hand it over.
+        """Encode once, count that buffer, hand it over; over a simulated link, at every attempt.
 
         Args:
             edge: index of an edge of this node.
@@ -134,8 +147,13 @@ class Endpoint:
         if kind is Kind.REQUEST and mask is not None:
             self._asked[edge] = round_, mask.copy()
         buffer = encode(frame)
-        self.ledger.record("sent", key, measure(frame, len(buffer)))
-        self._transport.send(own.other(self.node), buffer)
+        count, receiver = measure(frame, len(buffer)), own.other(self.node)
+        attempts = _ONCE
+        if self._links is not None:
+            attempts = self._links.attempts(kind, round_, edge, key.direction)
+        for _ in attempts:
+            self.ledger.record("sent", key, count)
+            self._transport.send(receiver, buffer)
         self._seconds += time.thread_time() - begin
 
     def drain_seconds(self) -> float:
@@ -150,7 +168,8 @@ class Endpoint:
             ProtocolError: the frame is refused, and counted as rejected.
         """
         address = (frame.edge, frame.kind, frame.round)
-        fate: Fate = "rejected"
+        count = measure(frame, size)
+        fate: Fate | None = "rejected"
         try:
             edge = self._edge(frame.edge)
             try:
@@ -160,7 +179,9 @@ class Endpoint:
             except ProtocolError as error:
                 arrow = self._arrow(edge, edge.other(self.node))
                 raise ProtocolError(f"{arrow}, round {frame.round}: {error}") from None
-            if address in self._missed:
+            if self._reception is not None and not self._passes(self._reception, frame, count):
+                fate = None
+            elif address in self._missed:
                 self._missed.discard(address)
                 fate = "late"
             elif address in self._mail or frame.round <= self._last_taken.get(address[:2], -1):
@@ -172,30 +193,66 @@ class Endpoint:
         except FrameError as error:
             raise FrameError(str(error), frame.edge) from None
         finally:
-            self.ledger.record(fate, key_of(frame), measure(frame, size))
+            if fate is not None:
+                self.ledger.record(fate, key_of(frame), count)
+
+    def _passes(self, reception: Reception, frame: Frame, count: Count) -> bool:
+        """Whether a simulated link lets a sound frame through; if not, it is counted when missed.
+
+        Of an address that nothing is to come of any more all that comes is a copy.
+        """
+        address = (frame.edge, frame.kind, frame.round)
+        missed = address in self._missed
+        if frame.round <= self._last_taken.get(address[:2], -1) and not missed:
+            return True
+        lot = reception.add(frame, count)
+        if lot == "duplicated":
+            self.ledger.record("duplicated", key_of(frame), count)
+        elif lot not in ARRIVES and missed:
+            self._settle(reception, address)
+        return lot in ARRIVES
 
     def arrived(self, addresses: Iterable[Address]) -> bool:
-        """Whether everything in `addresses` is here."""
-        return all(address in self._mail for address in addresses)
+        """Whether everything in `addresses` is here, or will not come over a simulated link."""
+        if self._reception is None:
+            return all(address in self._mail for address in addresses)
+        over = self._reception.over
+        return all(address in self._mail or over(address) for address in addresses)
 
     def take(self, addresses: Iterable[Address]) -> dict[int, Message]:
         """Hand out what has arrived of `addresses`, by edge; the rest is recorded as missed.
 
-        A node takes the frames of a kind from an edge in the order of their rounds.
+        A node takes the frames of a kind from an edge in the order of their rounds. One that sleeps
+        misses nothing.
         """
         found = {}
-        for edge, kind, round_ in addresses:
-            message = self._mail.pop((edge, kind, round_), None)
+        for address in addresses:
+            edge, kind, round_ = address
+            message = self._mail.pop(address, None)
             self._last_taken[edge, kind] = round_
             if message is None:
-                self._missed.add((edge, kind, round_))
-                direction = 1 - self._edges[edge].direction(self.node)
-                missed = Key(kind.phase, round_, edge, direction)
-                self.ledger.record("missed", missed, _ONE_MESSAGE)
+                self._miss(address)
             else:
                 self._unread[edge] -= 1
                 found[edge] = message
+            if self._reception is not None:
+                self._settle(self._reception, address)
         return found
+
+    def _miss(self, address: Address) -> None:
+        reception = self._reception
+        if reception is None or not reception.over(address):
+            self._missed.add(address)
+        if reception is None or reception.awaits(address):
+            self.ledger.record("missed", self._incoming(address), _ONE_MESSAGE)
+
+    def _settle(self, reception: Reception, address: Address) -> None:
+        for fate, count in reception.settle(address):
+            self.ledger.record(fate, self._incoming(address), count)
+
+    def _incoming(self, address: Address) -> Key:
+        edge, kind, round_ = address
+        return Key(kind.phase, round_, edge, 1 - self._edges[edge].direction(self.node))
 
     def _edge(self, index: int) -> Edge:
         edge = self._edges.get(index)

@@ -63,6 +63,9 @@ class Kind(IntEnum):
         return _PHASE_OF[self]
 
 
+Address = tuple[int, Kind, int]
+"""(edge, kind, round): what a node waits for."""
+
 _KINDS = tuple(Kind)
 _DTYPES = tuple(WireDtype)
 _PHASE_OF: dict[Kind, Phase] = {

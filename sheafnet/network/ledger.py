@@ -6,9 +6,11 @@ together. Per directed edge and round, and for messages, payload, framing and co
 
     sent = delivered + late + dropped + rejected + lost
 
-where a message is lost only if its receiver reported that it waited for it in vain. An imbalance
-is an `AccountingError`. Copies and frames of strangers were never sent by the edge's other end:
-they are counted too (``duplicated``, and ``rejected`` beyond what is short) but balance nothing.
+where a message is lost only if its receiver reported that it waited for it in vain. What simulated
+links drop, damage or delay is counted by the receiver too, in the round that it belongs to. An
+imbalance is an `AccountingError`. Copies and frames of strangers were never sent by the edge's
+other end: they are counted too (``duplicated``, and ``rejected`` beyond what is short) but balance
+nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,8 +148,16 @@ class Line:
 
     @property
     def balanced(self) -> bool:
-        """Whether every byte sent is accounted for."""
-        return self.outstanding.numbers() == (0, 0, 0, 0)
+        """Whether every byte sent is accounted for.
+
+        What was refused counts where it is what is short, byte for byte, and the receiver has gone
+        on without it or has got it by another attempt.
+        """
+        short = self.outstanding.numbers()
+        if short == (0, 0, 0, 0):
+            return True
+        answered = self.of("missed").messages or self.of("delivered").messages
+        return short == self.of("rejected").numbers() and answered > 0
 
     @property
     def lost(self) -> int | None:
@@ -177,6 +187,8 @@ class Account:
         self._open: dict[Key, Line] = {}
         self.totals: dict[tuple[Phase, int, int], Count] = {}
         """Sent, per (phase, edge, direction)."""
+        self.fates: dict[tuple[Phase, Fate], Count] = {}
+        """What became of it, and what was missed, of all lines that are closed."""
         self.lost = 0
         """Messages that never arrived and were missed."""
 
@@ -193,13 +205,21 @@ class Account:
     def enter(self, rows: Iterable[Row]) -> None:
         """Enter what a host has balanced."""
         for key, *numbers in rows:
+            count = Count(*numbers)
             total = self.totals.setdefault((key.phase, key.edge, key.direction), Count())
-            total.add(Count(*numbers))
+            total.add(count)
+            self._tell(key.phase, {"sent": count, "delivered": count})
+
+    def _tell(self, phase: Phase, fates: Mapping[Fate, Count]) -> None:
+        """Add a line that is closed to what became of all messages."""
+        for fate, count in fates.items():
+            self.fates.setdefault((phase, fate), Count()).add(count)
 
     def state(self, done: Mapping[Phase, int]) -> dict[str, Any]:
         """The books at the end of `done` rounds of each phase, as JSON; later rounds left out."""
         return {
             "totals": [[*key, *count.numbers()] for key, count in self.totals.items()],
+            "fates": [[*key, *count.numbers()] for key, count in self.fates.items()],
             "lost": self.lost,
             "open": [
                 [list(key), fate, *count.numbers()]
@@ -215,6 +235,7 @@ class Account:
             (phase, edge, direction): Count(*numbers)
             for phase, edge, direction, *numbers in state["totals"]
         }
+        self.fates = {(phase, fate): Count(*n) for phase, fate, *n in state["fates"]}
         self.lost = state["lost"]
         for key, fate, *numbers in state["open"]:
             line = self._open.setdefault(Key(*key), Line(Key(*key)))
@@ -223,7 +244,9 @@ class Account:
     def settle(self) -> Iterator[Line]:
         """Yield and forget the lines that balance; for when every host has reported."""
         for key in sorted(k for k, line in self._open.items() if line.balanced):
-            yield self._open.pop(key)
+            line = self._open.pop(key)
+            self._tell(key.phase, line.fates)
+            yield line
 
     def close(self) -> list[Line]:
         """Settle the rest: what is short was rejected, or else lost where a receiver missed it.
@@ -245,6 +268,7 @@ class Account:
                     "this run are not to be used."
                 )
             self.lost += line.lost
+            self._tell(key.phase, line.fates)
             rest.append(line)
         self._open.clear()
         return rest

@@ -25,6 +25,9 @@ def train_alone(node: Node, round_: int, records: list[TrainRecord]) -> Program:
         DivergenceError: the loss is NaN or infinite.
     """
     yield from ()
+    if node.asleep("train", round_):
+        records.append(TrainRecord.asleep(round_, 0))
+        return
     sample = node.samples("train", node.batch(round_))
     generator = node.generator("mask", round_)
     first, second = (node.encoder(masked(sample, generator)) for _ in range(2))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sheafnet.network.channel import Message
-from sheafnet.network.frame import Kind
+from sheafnet.network.frame import Address, Kind
 from sheafnet.nodes.evaluation import judge_alone
 from sheafnet.nodes.events import gallery_size, inference_events, missing_rows
 from sheafnet.nodes.fused import FusedClassifier
@@ -29,19 +29,20 @@ def train_fused(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     Raises:
         DivergenceError: the loss is NaN or infinite.
     """
-    section = node.sections("train", node.batch(round_))
-    loss, missed = None, 0
+    expected = _from_all(node, Kind.GRADIENT if node.fused is None else Kind.PROJECTION, round_)
+    if node.asleep("train", round_):
+        yield expected
+        records.append(TrainRecord.asleep(round_, 0))
+        return
+    section, loss = node.sections("train", node.batch(round_)), None
     if node.fused is None:
-        (channel,) = node.trained
-        values = array_of(section)
-        node.endpoint.send(channel.index, Kind.PROJECTION, round_, values)
-        mail = yield [(channel.index, Kind.GRADIENT, round_)]
-        if channel.index in mail:
-            section.backward(node.tensor(mail[channel.index].array))  # type: ignore[no-untyped-call]
-        missed = 1 - len(mail)
+        for channel, _, _ in expected:
+            node.endpoint.send(channel, Kind.PROJECTION, round_, array_of(section))
+        mail = yield expected
+        for message in mail.values():
+            section.backward(node.tensor(message.array))  # type: ignore[no-untyped-call]
     else:
-        mail = yield _from_all(node, Kind.PROJECTION, round_)
-        missed = len(node.channels) - len(mail)
+        mail = yield expected
         loss = _classify(node, node.fused, section, mail, round_)
     records.append(
         TrainRecord(
@@ -50,7 +51,7 @@ def train_fused(node: Node, round_: int, records: list[TrainRecord]) -> Program:
             contrastive=[],
             reconstruction=[],
             gradient_square=node.optimizer.step(),
-            missed=missed,
+            missed=len(expected) - len(mail),
             own=loss,
         )
     )
@@ -111,26 +112,28 @@ def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Prog
     errors of sections are not measured.
     """
     chosen, seed = node.config.inference, node.config.run.seed
+    expected = _from_all(node, Kind.REQUEST if node.fused is None else Kind.ANSWER, round_)
+    if node.asleep("inference", round_):
+        yield expected
+        records.append(InferenceRecord.nothing(round_))
+        return
     split = node.config.evaluation.split
     size = node.dataset.size(split)
     assert size is not None, "validation and test splits are finite"
     events = inference_events(chosen, round_, size)
     section = node.labelled(split, events).section
     if node.fused is None:
-        (channel,) = node.trained
-        mail = yield [(channel.index, Kind.REQUEST, round_)]
+        mail = yield expected
         have = ~missing_rows(chosen, seed, node.spec, round_)
-        if channel.index in mail:
+        for channel in mail:
             values = array_of(section[node.tensor(have)])
-            node.endpoint.send(
-                channel.index, Kind.ANSWER, round_, values, None if have.all() else have
-            )
-        records.append(InferenceRecord(round_, 0, 0, 1 - len(mail), 0.0, 0, None, _nothing()))
+            node.endpoint.send(channel, Kind.ANSWER, round_, values, None if have.all() else have)
+        records.append(InferenceRecord.nothing(round_, missed=len(expected) - len(mail)))
         return
     whole = np.ones(chosen.batch_size, dtype=np.bool_)
-    for channel in node.trained:
-        node.endpoint.send(channel.index, Kind.REQUEST, round_, mask=whole)
-    mail = yield _from_all(node, Kind.ANSWER, round_)
+    for channel, _, _ in expected:
+        node.endpoint.send(channel, Kind.REQUEST, round_, mask=whole)
+    mail = yield expected
     missing = [missing_rows(chosen, seed, spec, round_) for spec in node.topology.nodes]
     given: dict[int, tuple[Tensor, Tensor]] = {}
     for index in range(len(missing)):
@@ -140,7 +143,7 @@ def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Prog
             given[index] = here, section[here]
         elif arrived is not None:
             given[index] = here, node.tensor(arrived.array)
-    late = len(missing) - 1 - len(mail)
+    late = len(expected) - len(mail)
     records.append(_judge(node, node.fused, round_, missing, given, late))
 
 
@@ -189,9 +192,7 @@ def _channel(node: Node, other: int) -> int:
     return found[0] if found else -1
 
 
-def _from_all(node: Node, kind: Kind, round_: int) -> list[tuple[int, Kind, int]]:
-    return [(edge.index, kind, round_) for edge in node.trained]
-
-
-def _nothing() -> dict[str, EstimatorSums]:
-    return {name: EstimatorSums(0.0, 0) for name in ESTIMATORS}
+def _from_all(node: Node, kind: Kind, round_: int) -> list[Address]:
+    """The addresses of a frame from the hub, or at the hub from all others."""
+    channels = node.present(node.trained, kind.phase, round_)
+    return [(edge.index, kind, round_) for edge in channels]

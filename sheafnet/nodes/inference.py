@@ -20,21 +20,27 @@ def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
     The node asks every neighbour for the rows that it misses, answers for those rows that it is
     asked for and has, and estimates its missing sections from the answers. The true sections of
     missing rows are computed too, as the yardstick; no message and no estimate uses them. Where
-    neighbours do not align (local), nobody is asked.
+    neighbours do not align (local), nobody is asked. A node that sleeps is not judged; the requests
+    that it waits for are dropped.
     """
     chosen, seed = node.config.inference, node.config.run.seed
     split = node.config.evaluation.split
     size = node.dataset.size(split)
     assert size is not None, "validation and test splits are finite"
+    partners = node.present(node.edges if node.method.aligns else (), "inference", round_)
+    others = {e.index: node.topology.nodes[e.other(node.spec.index)] for e in partners}
+    askers = [k for k, other in others.items() if missing_rows(chosen, seed, other, round_).any()]
+    asked = [(edge, Kind.REQUEST, round_) for edge in askers]
+    if node.asleep("inference", round_):
+        yield asked
+        records.append(InferenceRecord.nothing(round_))
+        return
     missing = missing_rows(chosen, seed, node.spec, round_)
     batch = node.labelled(split, inference_events(chosen, round_, size))
-    partners = node.edges if node.method.aligns else ()
     wanted = [(edge.index, Kind.ANSWER, round_) for edge in partners if missing.any()]
     for edge, _, _ in wanted:
         node.endpoint.send(edge, Kind.REQUEST, round_, mask=missing)
-    others = {e.index: node.topology.nodes[e.other(node.spec.index)] for e in partners}
-    askers = [k for k, other in others.items() if missing_rows(chosen, seed, other, round_).any()]
-    requests = yield [(k, Kind.REQUEST, round_) for k in askers]
+    requests = yield asked
     for k in askers:
         if k in requests:
             _answer(node, k, requests[k], ~missing, batch.section, round_)

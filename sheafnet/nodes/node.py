@@ -19,8 +19,9 @@ from torch import Tensor
 from sheafnet.config import Config
 from sheafnet.datasets.base import Dataset, Events, Split
 from sheafnet.method import Method
-from sheafnet.network.channel import Address, Endpoint, Message
-from sheafnet.network.frame import Kind
+from sheafnet.network.channel import Endpoint, Message
+from sheafnet.network.frame import Address, Kind, Phase
+from sheafnet.network.links import Links
 from sheafnet.nodes.encoders import build_encoder
 from sheafnet.nodes.fused import FusedClassifier
 from sheafnet.nodes.optimizer import Optimizer
@@ -28,6 +29,7 @@ from sheafnet.nodes.probe import LinearProbe
 from sheafnet.seeds import derive
 from sheafnet.sheaf.estimators import Moments
 from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap, maps_apart
+from sheafnet.topology import Edge
 
 Program = Generator[list[Address], dict[int, Message], None]
 """Yields what it waits for; is sent what came, by edge index."""
@@ -56,6 +58,7 @@ class Node:
         endpoint: this node's side of its channels.
         device: where the node computes. Weights and draws are made on the CPU and moved, so that
             they are the same everywhere.
+        links: simulated links and what else goes wrong; None where nothing does.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Node:
         dataset: Dataset,
         endpoint: Endpoint,
         device: torch.device | None = None,
+        links: Links | None = None,
     ) -> None:
         self.config = config
         self.device = device or torch.device("cpu")
@@ -79,6 +83,7 @@ class Node:
         """Those of them that the objective is about."""
         self.dataset = dataset
         self.endpoint = endpoint
+        self._links = links
         self.probe: LinearProbe | None = None
         """The downstream heads, trained by the last evaluation."""
         self._source = dataset.source(index)
@@ -161,9 +166,20 @@ class Node:
         """p_i = P_ij h_i for every incident edge: (n, d_ij) each, without graph."""
         return [self.restrictions[position](section) for position in range(len(self.edges))]
 
+    def asleep(self, phase: Phase, round_: int) -> bool:
+        """Whether the node sleeps in a round: then it neither computes nor sends."""
+        return self._links is not None and self._links.asleep(phase, round_, self.spec.index)
+
+    def present(self, channels: Sequence[Edge], phase: Phase, round_: int) -> Sequence[Edge]:
+        """Those of `channels` that are there in a round; all, unless the graph changes."""
+        if self._links is None:
+            return channels
+        return [edge for edge in channels if self._links.active(phase, round_, edge.index)]
+
     def every(self, kind: Kind, round_: int) -> list[Address]:
-        """The addresses of one frame of `kind` from every neighbour."""
-        return [(edge.index, kind, round_) for edge in self.edges]
+        """The addresses of one frame of `kind` from every neighbour that has an edge to here."""
+        edges = self.present(self.edges, kind.phase, round_)
+        return [(edge.index, kind, round_) for edge in edges]
 
     def generator(self, *names: str | int) -> torch.Generator:
         """A torch generator of this node's own, by name."""

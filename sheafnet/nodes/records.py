@@ -1,6 +1,10 @@
 """What a node reports of a round: plain numbers, no tensors, nothing that another node sees."""
 
+import math
 from dataclasses import dataclass, field
+from typing import get_args
+
+from sheafnet.config import EstimatorName
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,12 @@ class TrainRecord:
     own: float | None = None
     """A loss beside those of the channels: of two masked copies under local, the cross-entropy at
     the hub of concat-supervised."""
+
+    @classmethod
+    def asleep(cls, round_: int, channels: int) -> "TrainRecord":
+        """The record of a node that slept: nothing was measured on its trained channels."""
+        absent = [math.nan] * channels
+        return cls(round_, absent, absent, absent, 0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +82,9 @@ class InferenceRecord:
     present_correct: int | None
     """Correct predictions of the head on the true sections of the missing rows, where known."""
     estimators: dict[str, EstimatorSums] = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls, round_: int, missed: int = 0) -> "InferenceRecord":
+        """The record of a node that judges nothing: it slept, or another speaks for it."""
+        sums = {name: EstimatorSums(0.0, 0) for name in get_args(EstimatorName)}
+        return cls(round_, 0, 0, missed, 0.0, 0, None, sums)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from sheafnet.errors import DivergenceError
-from sheafnet.network.channel import Address, Message
-from sheafnet.network.frame import Kind
+from sheafnet.network.channel import Message
+from sheafnet.network.frame import Address, Kind
 from sheafnet.nodes.node import Node, Program, array_of
 from sheafnet.nodes.objective import EdgeTerms, edge_terms
 from sheafnet.nodes.records import TrainRecord
@@ -16,20 +16,29 @@ from sheafnet.nodes.records import TrainRecord
 def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     """Encode, project, exchange, step; appends the round's record to `records`.
 
-    A neighbour whose projection does not come in time is left out of the loss and counted.
+    A neighbour whose projection does not come in time is left out of the loss and counted. A node
+    that sleeps waits for what its neighbours send, which is dropped, so that the books of the round
+    close in it.
 
     Raises:
         DivergenceError: a loss or a projection is NaN or infinite.
     """
     config, method = node.config, node.method
     exchange = config.training.exchange_gradients
+    present = node.present(node.channels, "train", round_)
+    carrying = {edge.index for edge in present if method.carries(edge, round_)}
+    expected = [(index, Kind.PROJECTION, round_) for index in sorted(carrying)]
+    if node.asleep("train", round_):
+        yield expected
+        records.append(TrainRecord.asleep(round_, len(node.trained)))
+        return
     section = node.sections("train", node.batch(round_))
     own = [restriction(section) for restriction in node.restrictions]
-    active = [k for k, edge in enumerate(node.channels) if method.carries(edge, round_)]
-    for position in active:
-        values = array_of(own[position])
-        node.endpoint.send(node.channels[position].index, Kind.PROJECTION, round_, values)
-    mail = yield [(node.channels[k].index, Kind.PROJECTION, round_) for k in active]
+    for position, channel in enumerate(node.channels):
+        if channel.index in carrying:
+            values = array_of(own[position])
+            node.endpoint.send(channel.index, Kind.PROJECTION, round_, values)
+    mail = yield expected
     received = {
         position: node.tensor(mail[edge.index].array).requires_grad_(exchange)
         for position, edge in enumerate(node.channels)
@@ -53,7 +62,7 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     if terms:
         loss = torch.stack([edge.weighted for edge in terms.values()]).sum()
         loss.backward(retain_graph=exchange)  # type: ignore[no-untyped-call]
-    missed = len(active) - len(received)
+    missed = len(expected) - len(received)
     if exchange:
         missed += yield from _exchange_gradients(node, own, received, round_)
     neighbours = [received.get(position) for position in range(len(node.edges))]
@@ -75,7 +84,8 @@ def _exchange_gradients(
         assert there.grad is not None
         values = array_of(there.grad)
         node.endpoint.send(node.edges[position].index, Kind.GRADIENT, round_, values)
-    mail = yield node.every(Kind.GRADIENT, round_)
+    expected = node.every(Kind.GRADIENT, round_)
+    mail = yield expected
     returned = [
         (projection, node.tensor(mail[edge.index].array))
         for edge, projection in zip(node.edges, own, strict=True)
@@ -83,7 +93,7 @@ def _exchange_gradients(
     ]
     if returned:
         torch.autograd.backward([p for p, _ in returned], [g for _, g in returned])
-    return len(node.edges) - len(returned)
+    return len(expected) - len(returned)
 
 
 def refuse_divergence(loss: Tensor, where: str, round_: int) -> None:

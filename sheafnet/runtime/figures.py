@@ -9,7 +9,7 @@ import numpy as np
 
 from sheafnet.config import EstimatorName
 from sheafnet.network.frame import Phase
-from sheafnet.network.ledger import Account, Count
+from sheafnet.network.ledger import FATES, Account, Count
 from sheafnet.nodes.events import gallery_size
 from sheafnet.nodes.records import EdgeScores, EvaluationRecord
 from sheafnet.runtime.measurements import (
@@ -36,6 +36,7 @@ from sheafnet.runtime.summary import (
     NodeMissing,
     SheafFigures,
     Summary,
+    Tally,
     Timing,
     Traffic,
 )
@@ -167,7 +168,13 @@ def _traffic(plan: Plan, account: Account, phase: Phase) -> dict[str, Any]:
             topology.nodes[index].id: _bytes(count, sum(node_floors))
             for index, (count, node_floors) in nodes.items()
         },
+        "fates": {} if plan.links is None else _fates(account, phase),
     }
+
+
+def _fates(account: Account, phase: Phase) -> dict[str, Tally]:
+    counts = {fate: account.fates.get((phase, fate), Count()) for fate in FATES}
+    return {fate: Tally(messages=n.messages, bytes_total=n.total) for fate, n in counts.items()}
 
 
 def _bytes(count: Count, floor: int) -> Bytes:

@@ -22,7 +22,8 @@ import psutil
 import torch
 
 from sheafnet.errors import RunDirectoryError, SheafnetError
-from sheafnet.network.channel import Address, Endpoint, Message
+from sheafnet.network.channel import Endpoint, Message
+from sheafnet.network.frame import Address
 from sheafnet.network.ledger import balance
 from sheafnet.network.sockets import SocketHub
 from sheafnet.network.switchboard import Switchboard
@@ -86,11 +87,13 @@ class Host:
         self._rank = _ranks(plan.method.network, nodes)
         limits, device = plan.limits(run.name), open_device(plan.config)
         for index in nodes:
-            endpoint = Endpoint(plan.method.network, index, limits, self._board, incarnation)
+            endpoint = Endpoint(
+                plan.method.network, index, limits, self._board, incarnation, plan.links
+            )
             self._board.attach(endpoint)
             self._endpoints[index] = endpoint
             self._nodes[index] = Node(
-                plan.config, plan.method, index, plan.dataset, endpoint, device
+                plan.config, plan.method, index, plan.dataset, endpoint, device, plan.links
             )
 
     def restore(self, checkpoint: Checkpoint) -> None:

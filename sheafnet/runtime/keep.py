@@ -19,6 +19,8 @@ _SUMMARY_OF_EDGE = 2200
 """Both directions, three phases and the alignment."""
 _ROUND = 700
 _LEDGER_LINE = 320
+_FAULTY_LEDGER_LINE = 800
+"""With every fate in it."""
 _LOSS = 14
 """One number of ``contrastive_per_edge``."""
 
@@ -56,7 +58,10 @@ class Keep:
         for size, name in (
             (parameter_bytes, "the parameters"),
             (plan.config.training.rounds * len(plan.method.trained) * _LOSS, "losses by edge"),
-            (rounds * 2 * len(plan.method.network.edges) * _LEDGER_LINE, "the ledger by edge"),
+            (
+                rounds * 2 * len(plan.method.network.edges) * _ledger_line(plan),
+                "the ledger by edge",
+            ),
             ((KEPT + 1) * state_bytes, "checkpoints"),
         ):
             kept.append(size <= left)
@@ -75,8 +80,12 @@ def without_checkpoints(keep: Keep, why: str) -> Keep:
 def least_bytes(plan: Plan) -> int:
     """What the files that are always kept take at most."""
     nodes, edges = len(plan.topology.nodes), len(plan.method.network.edges)
-    of_rounds = _rounds(plan) * (_ROUND + _LEDGER_LINE)
+    of_rounds = _rounds(plan) * (_ROUND + _ledger_line(plan))
     return nodes * _SUMMARY_OF_NODE + edges * _SUMMARY_OF_EDGE + of_rounds
+
+
+def _ledger_line(plan: Plan) -> int:
+    return _LEDGER_LINE if plan.links is None else _FAULTY_LEDGER_LINE
 
 
 def _rounds(plan: Plan) -> int:

@@ -97,34 +97,42 @@ class Measurements:
         ]
 
     def _train_line(self, records: Mapping[int, TrainRecord]) -> Line:
-        """Both ends of a channel measure the same disagreement and contrast; the tail's counts."""
+        """Both ends of a channel measure the same disagreement and contrast; the tail's counts, or
+        the head's where the tail did not measure. Sums are scaled to all channels, or nodes, from
+        those that were measured."""
         config, method = self._plan.config, self._plan.method
         training = config.training
-        contrastive, reconstruction = [], []
-        energy = loss = 0.0
+        contrastive: list[float | None] = []
+        energies, rebuilts, losses = [], [], []
         round_ = next(iter(records.values())).round
         for edge, ends in self._aligned:
-            tail, position = ends[0]
-            disagreement = records[tail].disagreement[position]
-            contrast = records[tail].contrastive[position]
-            rebuilt = sum(records[node].reconstruction[at] for node, at in ends)
-            energy += disagreement
-            contrastive.append(contrast)
-            reconstruction.append(rebuilt)
-            loss += (
+            seen = [at for at in ends if not math.isnan(records[at[0]].contrastive[at[1]])]
+            contrastive.append(None)
+            if not seen:
+                continue
+            node, position = seen[0]
+            disagreement = records[node].disagreement[position]
+            contrastive[-1] = contrast = records[node].contrastive[position]
+            rebuilt = sum(records[n].reconstruction[at] for n, at in seen) * (len(ends) / len(seen))
+            energies.append(disagreement)
+            rebuilts.append(rebuilt)
+            losses.append(
                 config.sheaf_factor(round_, edge.dim) * disagreement
                 + training.contrastive_weight * contrast
                 + training.reconstruction_weight * rebuilt
             )
         own = [record.own for record in records.values() if record.own is not None]
         gradient = math.sqrt(sum(record.gradient_square for record in records.values()))
+        whole = len(self._aligned)
+        if not method.aligns:
+            losses, whole = own, 1 if method.fuses else len(records)
         return {
             "phase": "train",
             "round": round_,
-            "loss": number(loss + sum(own)),
-            "energy": number(energy) if contrastive else None,
-            "contrastive": number(mean(own if method.name == "local" else contrastive)),
-            "reconstruction": number(mean(reconstruction)),
+            "loss": number(_scaled(losses, whole)),
+            "energy": number(_scaled(energies, len(self._aligned))),
+            "contrastive": number(mean_known(own if method.name == "local" else contrastive)),
+            "reconstruction": number(mean(rebuilts)),
             "gradient_norm": number(gradient),
             "missed": sum(record.missed for record in records.values()),
             "contrastive_per_edge": [number(value) for value in contrastive],
@@ -196,6 +204,11 @@ def mean_known(values: Iterable[float | None]) -> float | None:
 def number(value: float | None) -> float | None:
     """`value` for JSON: seven significant digits, and null for what is not finite."""
     return float(f"{value:.7g}") if value is not None and math.isfinite(value) else None
+
+
+def _scaled(found: Sequence[float], whole: int) -> float | None:
+    """The sum over `whole` places, of which those in `found` were measured; None of nothing."""
+    return sum(found) * (whole / len(found)) if found else None
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -18,6 +18,7 @@ from sheafnet.datasets.base import Dataset, Split
 from sheafnet.method import Method
 from sheafnet.network.channel import Limits
 from sheafnet.network.frame import MAX_FRAME_BYTES, Kind, Phase, run_tag
+from sheafnet.network.links import Links
 from sheafnet.network.payload import WireDtype
 from sheafnet.nodes.encoders import check_encoder
 from sheafnet.nodes.events import evaluation_points, gallery_size
@@ -49,6 +50,8 @@ class Plan:
     config: Config
     method: Method
     dataset: Dataset
+    links: Links | None = None
+    """What goes wrong on purpose; None where nothing does."""
 
     @property
     def topology(self) -> Topology:
@@ -60,8 +63,8 @@ class Plan:
         """Check `config` as a whole.
 
         Raises:
-            ConfigError: graph, encoder, modality or sizes do not fit together, or a module of
-                ``imports`` cannot be imported.
+            ConfigError: graph, encoder, modality or sizes do not fit together, a module of
+                ``imports`` cannot be imported, or ``faults`` names what is not there.
             DatasetError: the data set is unknown or its files cannot be used.
         """
         problem = import_problem(config.imports)
@@ -86,7 +89,7 @@ class Plan:
                     "inference",
                     "missing_nodes",
                 )
-        plan = cls(config, method, dataset)
+        plan = cls(config, method, dataset, Links.open(config, method.network))
         plan._check_frames()
         return plan
 

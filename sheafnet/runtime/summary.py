@@ -42,6 +42,14 @@ class Bytes(Figures):
     """rows x d_ij x itemsize of every tensor that the method has to move, from the plan."""
 
 
+class Tally(Figures):
+    """Messages with one fate."""
+
+    messages: int
+    bytes_total: int
+    """Zero of those that were missed: only their sender knows their size."""
+
+
 class Traffic(Bytes):
     """The bytes of one phase."""
 
@@ -53,6 +61,8 @@ class Traffic(Bytes):
     """By directed edge, ``sender->receiver``."""
     per_node: dict[str, Bytes]
     """What each node sent."""
+    fates: dict[str, Tally] = {}
+    """What became of the messages, by fate; empty without ``faults``."""
 
 
 class InferenceTraffic(Traffic):

@@ -16,7 +16,7 @@ from sheafnet.network.frame import PHASES
 from sheafnet.runtime.diagnosis import contrasted, diagnose_training
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.rundir import RunDirectory
-from sheafnet.runtime.summary import Summary
+from sheafnet.runtime.summary import Communication, Summary
 from sheafnet.topology import build_topology
 from sheafnet.validation import check_model
 
@@ -69,7 +69,8 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
         "Inference: no sample was missing."
         if each is None
         else f"Inference: {_count(s.missing.missing)} missing samples at {each:.1f} bytes each; "
-        f"for {_count(s.missing.unanswered)} of them no neighbour had its own."
+        f"for {_count(s.missing.unanswered)} of them no neighbour had its own"
+        f"{', or its answer did not come' if s.communication.inference.fates else ''}."
     )
     c = s.communication
     if c.lost_messages or c.rejected_frames:
@@ -79,6 +80,8 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
             style="yellow",
         )
     yield Text(NOT_COUNTED, style="dim")
+    if c.train.fates:
+        yield _fates(s.communication)
     yield _alignment(summary)
     yield _missing(summary)
     yield Text(
@@ -112,6 +115,20 @@ def _communication(phases: Mapping[Any, Mapping[str, Any]]) -> Table:
     table.add_row("bytes per round", *map(_count, each), style="bold")
     over = [f.get("overhead_percent") for f in phases.values()]
     table.add_row("overhead over floor", *("-" if o is None else f"{o:.2f} %" for o in over))
+    return table
+
+
+def _fates(communication: Communication) -> Table:
+    """What simulated faults made of the messages, evaluation aside, which they leave alone."""
+    table = Table(title="What became of them, under simulated faults", title_justify="left")
+    table.add_column("")
+    phases = {"train": communication.train, "inference": communication.inference}
+    for phase in phases:
+        table.add_column(f"{phase}, messages", justify="right")
+        table.add_column("bytes", justify="right", overflow="fold")
+    for fate in communication.train.fates:
+        tallies = [traffic.fates[fate] for traffic in phases.values()]
+        table.add_row(fate, *(_count(n) for t in tallies for n in (t.messages, t.bytes_total)))
     return table
 
 

@@ -11,7 +11,7 @@ from sheafnet.nodes.node import Node
 from sheafnet.nodes.records import TrainRecord
 from sheafnet.nodes.training import train
 from sheafnet.runtime.plan import Plan
-from tests.conftest import MakeConfig, artifacts, run_artifacts
+from tests.conftest import STORM, MakeConfig, artifacts, run_artifacts
 
 
 @pytest.mark.ray
@@ -47,6 +47,26 @@ def test_a_random_graph_in_odd_parts_agrees(tiny: MakeConfig, tmp_path: Path) ->
     assert sorted(map(len, hosts)) == [3, 3, 4]
     assert [node for host in hosts for node in host] != list(range(10))
     assert run_artifacts(packed, tmp_path / "packed") == local
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("method", ["sheafalign", "{name: imagebind, hub: b}", "concat-supervised"])
+def test_simulated_faults_are_the_same_everywhere(
+    tiny: MakeConfig, tmp_path: Path, method: str
+) -> None:
+    """All kinds at once; even the lines of the ledger come in the same order."""
+    chosen = [f"method={method}", STORM, "run.stretch=2"]
+    if method == "sheafalign":
+        chosen += ["training.exchange_gradients=true", "training.reconstruction_gradient=full"]
+    local = run_artifacts(tiny(*chosen), tmp_path / "local")
+    for phase in ("train", "inference"):
+        fates = local["summary"]["communication"][phase]["fates"]
+        assert fates["dropped"]["messages"] > 0, "the faults happened"
+    for each in (1, 3) if method == "sheafalign" else (2,):
+        actors = tiny(*chosen, "run.backend=ray", f"run.nodes_per_actor={each}")
+        assert run_artifacts(actors, tmp_path / str(each)) == local
+        ledgers = [tmp_path / run / "ledger.jsonl" for run in ("local", str(each))]
+        assert ledgers[0].read_bytes() == ledgers[1].read_bytes()
 
 
 def test_the_same_seed_gives_the_same_artifacts(tiny: MakeConfig, tmp_path: Path) -> None:

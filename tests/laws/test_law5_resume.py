@@ -13,7 +13,7 @@ from sheafnet.errors import Interrupted
 from sheafnet.runtime.checkpoint import Checkpoints
 from sheafnet.runtime.coordinator import Progress
 from sheafnet.runtime.rundir import RunDirectory
-from tests.conftest import MakeConfig, artifacts
+from tests.conftest import STORM, MakeConfig, artifacts
 
 EVERY = ("run.checkpoint_every=1", "run.stretch=2", "evaluation.every=4")
 STRETCHES = 2 + 1 + 1 + 1 + 2
@@ -44,8 +44,9 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         ["method={name: imagebind, hub: b}"],
         ["method=local", "training.optimizer=sgd"],
         ["method=concat-supervised", "training.optimizer=adamw"],
+        [STORM],
     ],
-    ids=["sheafalign", "gradients", "imagebind", "local", "concat-supervised"],
+    ids=["sheafalign", "gradients", "imagebind", "local", "concat-supervised", "faults"],
 )
 def test_killed_after_any_stretch(tiny: MakeConfig, tmp_path: Path, overrides: list[str]) -> None:
     left = broken_off(tiny(*EVERY, *overrides), tmp_path)

@@ -92,6 +92,10 @@ def test_a_ledger_keeps_no_count_of_its_callers():
         [SENT, ("delivered", 1, 16384, 27, 0), ("duplicated", 3, 49152, 81, 0)],
         [SENT, ("delivered", 1, 16384, 27, 0), ("rejected", 2, 9, 40, 1)],
         [("rejected", 5, 100, 100, 0)],
+        # Damaged on a simulated link: what is short was refused, byte for byte, and missed.
+        [SENT, ("rejected", 1, 16384, 27, 0), ("missed", 1, 0, 0, 0)],
+        # Or came at the second attempt.
+        [("sent", 2, 32768, 54, 0), ("delivered", 1, 16384, 27, 0), ("rejected", 1, 16384, 27, 0)],
     ],
 )
 def test_a_line_settles_with_all_its_fates(fates):
@@ -122,6 +126,39 @@ def test_lines_settle_in_the_order_of_their_keys():
     account.post((key, *SENT) for key in keys)
     account.post((key, "delivered", *SENT[1:]) for key in reversed(keys))
     assert [line.key for line in account.settle()] == [keys[3], keys[2], keys[1], keys[0]]
+
+
+@pytest.mark.parametrize(
+    "fates",
+    [
+        [SENT, ("rejected", 1, 16384, 27, 0)],
+        [SENT, ("rejected", 1, 16383, 27, 0), ("missed", 1, 0, 0, 0)],
+        [SENT, ("rejected", 2, 32768, 54, 0), ("missed", 1, 0, 0, 0)],
+    ],
+)
+def test_what_was_refused_but_is_not_what_is_short_leaves_a_line_open(fates):
+    assert list(posted(*fates).settle()) == []
+
+
+def test_what_became_of_messages_is_told_of_closed_lines_and_survives_a_restart():
+    """A frame of the next round that came early is told with its own round, once."""
+    account, early = Account(), Key("train", 8, 3, 1)
+    account.post([(KEY, *SENT), (KEY, "dropped", *SENT[1:]), (KEY, "missed", 1, 0, 0, 0)])
+    account.post([(early, "delivered", *SENT[1:])])
+    account.enter([(Key("train", 7, 3, 0), 1, 10, 5, 0)])
+    list(account.settle())
+    told = {fate: count.numbers() for (_, fate), count in account.fates.items()}
+    assert told == {
+        "sent": (2, 16394, 32, 0), "dropped": SENT[1:], "missed": (1, 0, 0, 0),
+        "delivered": (1, 10, 5, 0),
+    }  # fmt: skip
+    again = Account()
+    again.load(account.state({"train": 8, "evaluation": 0, "inference": 0}))
+    assert again.fates == account.fates
+    again.post([(early, *SENT), (early, "delivered", *SENT[1:])])
+    list(again.settle())
+    assert again.fates["train", "delivered"].numbers() == (2, 16394, 32, 0)
+    assert again.close() == []
 
 
 def test_what_a_line_has_not_is_zero():
