@@ -30,7 +30,7 @@ from sheafnet.network.switchboard import Switchboard
 from sheafnet.nodes.node import Node, Program
 from sheafnet.nodes.programs import programs_of
 from sheafnet.nodes.snapshot import restore, snapshot, state_bytes
-from sheafnet.runtime.checkpoint import Checkpoint, Checkpoints
+from sheafnet.runtime.checkpoint import Checkpoint, Checkpoints, Part
 from sheafnet.runtime.device import open_device
 from sheafnet.runtime.figures import has_spectrum
 from sheafnet.runtime.plan import Plan, Stretch
@@ -133,10 +133,7 @@ class Host:
         spent.wait = max(0.0, time.perf_counter() - begin - spent.compute - spent.messaging)
         balanced, rest = balance(self._board.drain())
         rejected, rejections = self._board.drain_rejections()
-        part = None
-        if stretch.checkpoint is not None and failure is None and not self._stop.is_set():
-            states = {index: snapshot(node) for index, node in self._nodes.items()}
-            part = self._checkpoints.write_part(stretch.checkpoint, self._at, states)
+        complete = failure is None and not self._stop.is_set()
         return Report(
             records=records,
             balanced=balanced,
@@ -145,10 +142,17 @@ class Host:
             rejections=rejections,
             seconds=spent,
             restrictions=self._restrictions() if stretch.phase == "evaluation" else None,
-            part=part,
+            part=self._keep(stretch.checkpoint) if complete else None,
             stale=self._board.stale,
             failure=failure,
         )
+
+    def _keep(self, number: int | None) -> Part | None:
+        """Write what the nodes here have learned, if that is due and the run has a directory."""
+        if number is None or not self._checkpoints.reachable:
+            return None
+        states = {index: snapshot(node) for index, node in self._nodes.items()}
+        return self._checkpoints.write_part(number, self._at, states)
 
     def parameters(self, nodes: Sequence[int]) -> Parameters:
         """Every parameter of those of `nodes` that live here."""

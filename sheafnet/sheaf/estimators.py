@@ -75,7 +75,7 @@ class Moments:
 
     def state(self) -> dict[str, Tensor]:
         """All that was gathered, by name: ``weight`` (), ``h``, ``p``, ``hp`` and ``pp``."""
-        weight = self._h.new_tensor(self._weight)
+        weight = self._h.new_full((), self._weight)
         return {"weight": weight, "h": self._h, "p": self._p, "hp": self._hp, "pp": self._pp}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
