@@ -1,7 +1,8 @@
 """A YAML file with overrides as plain values, and where each of them was given.
 
 Nothing here knows what a key means. Values are of plain types only: a file from a stranger
-executes nothing, and neither aliases nor depth make it take long.
+executes nothing. Its size, its depth, and the number of values that it holds, aliases written out,
+are bounded, so that it takes neither long nor much memory.
 """
 
 import difflib
@@ -16,6 +17,11 @@ import yaml
 from sheafnet.errors import ConfigError
 
 Key = tuple[str | int, ...]
+
+MAX_BYTES = 1 << 24
+MAX_VALUES = 500_000
+"""Of a file: keys, scalars, lists and mappings, as written and with every alias written out."""
+MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         files = {p.stem: p for p in sorted(path.parent.glob("*.y*ml"))}
         near = difflib.get_close_matches(path.stem, list(files), n=1)
@@ -64,7 +70,7 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
         raise ConfigError(f"{path}: no such file.{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    values, lines = _parse(text, str(path))
+    values, lines = parse(text, str(path))
     given: dict[Key, str] = {}
     for override in overrides:
         for key in apply_override(values, override):
@@ -74,57 +80,121 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
     return values, Origin(str(path), lines, given)
 
 
-def _parse(text: str, source: str) -> tuple[dict[str, Any], dict[Key, int]]:
-    lines: dict[Key, int] = {}
-    walked: set[int] = set()
-    """Nodes that need no second walk: behind aliases it would take exponential time."""
-    open_: set[int] = set()
+def read_text(path: Path) -> str:
+    """The text of the file at `path`.
 
-    def walk(node: yaml.Node, path: Key) -> None:
-        lines[path] = node.start_mark.line + 1
-        if id(node) in open_:
-            raise ConfigError(f"{source}:{lines[path]}: an alias stands for what contains it.")
-        if id(node) in walked:
-            return
-        walked.add(id(node))
-        open_.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                line, name = key.start_mark.line + 1, str(key.value)
-                if key.tag not in {_TEXT, _MERGE}:
-                    what = f"the key {name}" if isinstance(key, yaml.ScalarNode) else "a key"
-                    raise ConfigError(f"{source}:{line}: {what} is no text; put it in quotes.")
-                if key.tag == _MERGE and isinstance(value, yaml.SequenceNode):
-                    # PyYAML copies every mapping of the list: nested, that takes exponential time.
-                    raise ConfigError(f"{source}:{line}: '<<' takes one mapping, not a list.")
-                if name in seen:
-                    raise ConfigError(
-                        f"{source}:{line}: the key {name!r} stands twice; keep one of them."
-                    )
-                seen.add(name)
-                walk(value, (*path, name))
-                lines[(*path, name)] = line
-        elif isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                walk(item, (*path, index))
-        open_.discard(id(node))
+    Raises:
+        OSError: it cannot be read, or has more than `MAX_BYTES`.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(f"it has more than {MAX_BYTES >> 20} MiB")
+    return content.decode("utf-8")
 
+
+def parse(text: str, source: str) -> tuple[dict[str, Any], dict[Key, int]]:
+    """The values of a YAML mapping, and the lines of its keys.
+
+    Raises:
+        ConfigError: `text` is none, or is beyond the bounds; names `source` and the line.
+    """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None:
-            walk(root, ())
-        values = plain(text)
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        lines = _Walk(source).lines_of(root)
+        values = _construct(loader, root)
     except RecursionError:
         raise ConfigError(f"{source}: nested too deeply for a topology.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source
         what = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{where}: this is not YAML: {what}.") from None
+        trouble = what if isinstance(error, _TooMuchError) else f"this is not YAML: {what}"
+        raise ConfigError(f"{where}: {trouble}.") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: a topology is a mapping of keys; this is {_kind(values)}.")
     return values, lines
+
+
+class _TooMuchError(yaml.MarkedYAMLError):
+    """It is YAML, but too much of it."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain types only; ends where a text is nested too deeply or holds too many values."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._values += 1
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise RecursionError
+        if self._values > MAX_VALUES:
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _TooMuchError(
+                problem=f"more than {MAX_VALUES:,} values", problem_mark=event.start_mark
+            )
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+class _Walk:
+    """One walk over the nodes of a text: each is looked at once, however many aliases it has."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._lines: dict[Key, int] = {}
+        self._written_out: dict[int, int] = {}
+        """Values that a node stands for with every alias written out, or 0 inside it."""
+
+    def lines_of(self, root: yaml.Node | None) -> dict[Key, int]:
+        if root is not None:
+            self._walk(root, ())
+        return self._lines
+
+    def _walk(self, node: yaml.Node, path: Key) -> int:
+        line = self._lines[path] = node.start_mark.line + 1
+        known = self._written_out.get(id(node))
+        if known == 0:
+            raise self._error(line, "an alias stands for what contains it")
+        if known is not None:
+            return known
+        self._written_out[id(node)] = 0
+        count = 1
+        if isinstance(node, yaml.MappingNode):
+            count += self._walk_keys(node, path)
+        elif isinstance(node, yaml.SequenceNode):
+            count += sum(self._walk(item, (*path, at)) for at, item in enumerate(node.value))
+        if count > MAX_VALUES:
+            raise self._error(line, f"its aliases stand for more than {MAX_VALUES:,} values")
+        self._written_out[id(node)] = count
+        return count
+
+    def _walk_keys(self, node: yaml.MappingNode, path: Key) -> int:
+        seen, count = set(), 0
+        for key, value in node.value:
+            line, name = key.start_mark.line + 1, str(key.value)
+            if key.tag not in {_TEXT, _MERGE}:
+                what = f"the key {name}" if isinstance(key, yaml.ScalarNode) else "a key"
+                raise self._error(line, f"{what} is no text; put it in quotes")
+            if key.tag == _MERGE and isinstance(value, yaml.SequenceNode):
+                # PyYAML copies every mapping of the list: nested, that takes exponential time.
+                raise self._error(line, "'<<' takes one mapping, not a list")
+            if name in seen:
+                raise self._error(line, f"the key {name!r} stands twice; keep one of them")
+            seen.add(name)
+            count += 1 + self._walk(value, (*path, name))
+            self._lines[(*path, name)] = line
+        return count
+
+    def _error(self, line: int, what: str) -> ConfigError:
+        return ConfigError(f"{self._source}:{line}: {what}.")
 
 
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
@@ -134,11 +204,18 @@ def plain(text: str) -> Any:
     """The values of a YAML text of plain types.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or a scalar has not the form of its type (2020-13-45), for
-            which PyYAML lets other exceptions through.
+        yaml.YAMLError: it is no YAML, holds too many values, or a scalar has not the form of its
+            type (2020-13-45).
+        RecursionError: it is nested too deeply.
     """
+    loader = _Loader(text)
+    return _construct(loader, loader.get_single_node())
+
+
+def _construct(loader: _Loader, root: yaml.Node | None) -> Any:
+    """The values of `root`. PyYAML lets other exceptions through where a scalar is wrong."""
     try:
-        return yaml.safe_load(text)
+        return None if root is None else loader.construct_document(root)
     except (ValueError, LookupError, AttributeError, TypeError) as error:
         if isinstance(error, yaml.YAMLError):
             raise

@@ -512,9 +512,13 @@ def bomb(levels: int) -> str:
 
 
 def test_a_billion_laughs_are_not_laughed(load, refusal, file):
-    assert "training.l0: unknown key" in refusal(f"{GENERATED}training:\n{bomb(40)}")
-    options = load(GENERATED.replace("synthetic", f"\n  name: arrays\n{bomb(40)}")).dataset.options
-    assert len(options) == 40
+    # 9^5 values stand below the bound of 500,000, 9^6 do not: that level is in line 4 + 6.
+    assert "training.l0: unknown key" in refusal(f"{GENERATED}training:\n{bomb(5)}")
+    options = load(GENERATED.replace("synthetic", f"\n  name: arrays\n{bomb(5)}")).dataset.options
+    assert len(options) == 5
+    for levels in (6, 40):
+        message = refusal(f"{GENERATED}training:\n{bomb(levels)}")
+        assert message == f"{file}:10: its aliases stand for more than 500,000 values."
     message = refusal(
         f"{GENERATED}x: &a {{k: 1}}\ny: {{<<: [*a, *a]}}\n",
     )

@@ -17,9 +17,10 @@ A frame is a msgpack array of eleven elements, in this order::
 
 A directed edge carries at most one frame of a kind in a round, so (edge, direction, kind, round)
 names a message. The number of columns does not travel: it is the d_ij that both ends of the edge
-know. Payload bytes are those of `payload`, control bytes those of `mask`, and all others are
-framing. This module neither opens a socket nor knows the graph; what an edge allows is checked in
-`channel`.
+know. Every number and length takes the shortest of its msgpack forms, so that a message has one
+spelling: what `decode` accepts, `encode` gives back byte for byte. Payload bytes are those of
+`payload`, control bytes those of `mask`, and all others are framing. This module neither opens a
+socket nor knows the graph; what an edge allows is checked in `channel`.
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ _FIELDS = 11
 _CHECKSUM_BYTES = 5
 _ARRAY = bytes([0x90 + _FIELDS])
 _UINT32 = b"\xce"
+_NIL = b"\xc0"
+_PACKER = msgpack.Packer()
+"""One for all frames: each takes 256 KiB of its own."""
 
 Phase = Literal["train", "evaluation", "inference"]
 PHASES: tuple[Phase, ...] = ("train", "evaluation", "inference")
@@ -101,7 +105,16 @@ def run_tag(value: int) -> int:
 
 def encode(frame: Frame) -> bytes:
     """The bytes of `frame`: encoded once, counted once, sent as they are."""
-    start: bytes = msgpack.packb(
+    mask, payload = frame.mask, frame.payload
+    named = (_NIL,) if mask is None else (_bin_header(len(mask)), mask)
+    start = b"".join((_numbers(frame), *named, _bin_header(len(payload))))
+    checksum = crc32(payload, crc32(start))
+    return b"".join((start, payload, _UINT32, checksum.to_bytes(4, "big")))
+
+
+def _numbers(frame: Frame) -> bytes:
+    """The array header and the eight numbers that `frame` begins with."""
+    fields: bytes = _PACKER.pack(
         (
             VERSION * 16 + frame.kind,
             frame.run,
@@ -111,16 +124,13 @@ def encode(frame: Frame) -> bytes:
             frame.direction,
             int(frame.dtype),
             frame.rows,
-            frame.mask,
         )
     )
-    start = _ARRAY + start[1:] + _bin_header(len(frame.payload))
-    checksum = crc32(frame.payload, crc32(start))
-    return b"".join((start, frame.payload, _UINT32, checksum.to_bytes(4, "big")))
+    return _ARRAY + fields[1:]
 
 
 def _bin_header(size: int) -> bytes:
-    """What msgpack writes before `size` bytes; the payload itself is copied but once."""
+    """What msgpack writes before `size` bytes; mask and payload themselves are copied but once."""
     if size < 1 << 8:
         return b"\xc4" + size.to_bytes(1, "big")
     if size < 1 << 16:
@@ -128,8 +138,15 @@ def _bin_header(size: int) -> bytes:
     return b"\xc6" + size.to_bytes(4, "big")
 
 
+def _bin_size(content: bytes | None) -> int:
+    """Bytes that a mask or a payload takes."""
+    return 1 if content is None else len(_bin_header(len(content))) + len(content)
+
+
 def decode(buffer: bytes) -> Frame:
-    """The frame in `buffer`, every field checked for type and range.
+    """The frame in `buffer`, every field checked for type, range and spelling.
+
+    Takes at most the memory of `buffer` once more and 256 KiB, whatever the bytes are.
 
     Raises:
         FrameError: the bytes are no frame of this version; names the edge if it can be read.
@@ -170,7 +187,7 @@ def decode(buffer: bytes) -> Frame:
         raise FrameError(f"direction {direction} is neither 0 nor 1", named)
     if rows > MAX_ROWS:
         raise FrameError(f"{rows} rows are more than {MAX_ROWS}", named)
-    return Frame(
+    frame = Frame(
         _KINDS[head & 15],
         run,
         incarnation,
@@ -182,6 +199,12 @@ def decode(buffer: bytes) -> Frame:
         mask,
         payload,
     )
+    start = _numbers(frame)
+    # No form is shorter than the shortest: if the sum is right, both lengths are.
+    spelled = len(start) + _bin_size(mask) + _bin_size(payload) + _CHECKSUM_BYTES
+    if len(buffer) != spelled or not buffer.startswith(start):
+        raise FrameError("a number or a length in another form than the shortest", named)
+    return frame
 
 
 def _flat(array: list[object]) -> list[object]:

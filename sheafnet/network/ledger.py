@@ -24,6 +24,8 @@ Fate = Literal["sent", "delivered", "late", "dropped", "rejected", "duplicated",
 """What became of a message. ``missed``: the receiver's wait for it ended without it."""
 
 FATES: tuple[Fate, ...] = get_args(Fate)
+REJECTED_LIMIT = 4096
+"""Directed edges and rounds under which a node enters refused frames between two drains."""
 Numbers = Sequence[int]
 """Messages, payload, framing, control."""
 _CERTAIN: tuple[Fate, ...] = ("delivered", "late", "dropped")
@@ -109,11 +111,20 @@ class Ledger:
 
     def __init__(self) -> None:
         self._counts: dict[tuple[Key, Fate], Count] = {}
+        self._rejected = 0
 
     def record(self, fate: Fate, key: Key, count: Count) -> None:
-        """Add `count` under `key` and `fate`."""
+        """Add `count` under `key` and `fate`.
+
+        Whoever floods a node with frames of rounds that do not exist fills no memory: beyond
+        `REJECTED_LIMIT` keys, what is refused is counted by the switchboard alone.
+        """
         known = self._counts.get((key, fate))
         if known is None:
+            if fate == "rejected":
+                if self._rejected == REJECTED_LIMIT:
+                    return
+                self._rejected += 1
             self._counts[key, fate] = known = Count()
         known.add(count)
 
@@ -123,6 +134,7 @@ class Ledger:
             (key, fate, *count.numbers()) for (key, fate), count in self._counts.items()
         ]
         self._counts.clear()
+        self._rejected = 0
         return entries
 
 

@@ -1,6 +1,7 @@
 """Whole files, written aside and renamed: a crash leaves the old one or the new one."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from sheafnet.errors import RunDirectoryError
@@ -18,5 +19,6 @@ def replace_file(path: Path, content: str | bytes) -> None:
         aside.write_bytes(data)
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
         raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}.") from None

@@ -37,6 +37,7 @@ os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "64")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 _START_DEADLINE_S = 180.0
@@ -457,15 +458,30 @@ def start_private() -> None:
         ActorError: it does not start.
     """
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="CRITICAL",
-            object_store_memory=_OBJECT_STORE_BYTES,
-        )
+        with _loopback():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="CRITICAL",
+                object_store_memory=_OBJECT_STORE_BYTES,
+            )
     except (RayError, OSError, RuntimeError, ConnectionError, ValueError) as error:
         raise ActorError(f"Ray does not start on this machine: {error}") from None
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Ray opens its ports on the loopback interface; on Linux it takes every interface by default.
+
+    Ray decides it when it starts, by a constant that has no argument of `ray.init`.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager

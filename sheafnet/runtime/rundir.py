@@ -26,12 +26,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import yaml
 
+from sheafnet import document
 from sheafnet.config import Config, load_config
 from sheafnet.errors import ConfigError, RunDirectoryError
 from sheafnet.runtime.files import replace_file
@@ -113,10 +114,15 @@ class RunDirectory:
         if not (folder / "run.json").is_file():
             raise RunDirectoryError(f"{folder}: is not a run directory (it has no run.json).")
         directory = cls(folder)
-        found = directory.about().get("schema")
+        about = directory.about()
+        found = about.get("schema")
         if found != SCHEMA:
             raise RunDirectoryError(
                 f"{folder}: was written in run schema {found}; this sheafnet reads {SCHEMA}."
+            )
+        if about.get("status") not in get_args(Status):
+            raise RunDirectoryError(
+                f"{folder / 'run.json'}: its status is none of {', '.join(get_args(Status))}."
             )
         return directory
 
@@ -126,11 +132,10 @@ class RunDirectory:
 
     def config(self) -> dict[str, Any]:
         """The contents of config.yaml."""
-        path = self.path / "config.yaml"
         try:
-            return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            raise RunDirectoryError(f"{path}: cannot be read: {error}") from None
+            return document.read(self.path / "config.yaml")[0]
+        except ConfigError as error:  # names the file
+            raise RunDirectoryError(str(error)) from None
 
     def resumable(self, overrides: Sequence[str] = ()) -> Config:
         """The configuration of a run that can go on.
@@ -279,14 +284,14 @@ class RunDirectory:
         path = self._log(name)
         if not path.exists():
             return
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                if not line.endswith("\n"):
-                    return
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise RunDirectoryError(f"{path}: cannot be read: {error}") from None
+        try:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if not line.endswith(b"\n"):
+                        return
+                    yield _object(line, f"{path}:{number}")
+        except OSError as error:
+            raise RunDirectoryError(f"{path}: cannot be read: {error.strerror}.") from None
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json."""
@@ -299,7 +304,10 @@ class RunDirectory:
         from safetensors.numpy import save
 
         folder = self.path / "parameters"
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunDirectoryError(f"{folder}: cannot be made: {error.strerror}.") from None
         contiguous = {name: np.ascontiguousarray(values) for name, values in parameters.items()}
         replace_file(folder / f"{node}.safetensors", save(contiguous))
 
@@ -310,10 +318,27 @@ class RunDirectory:
         replace_file(self.path / "run.json", json.dumps(values, indent=2) + "\n")
 
     def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
         try:
-            return dict(json.loads((self.path / name).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise RunDirectoryError(f"{self.path / name}: cannot be read: {error}") from None
+            content = path.read_bytes()
+        except OSError as error:
+            raise RunDirectoryError(f"{path}: cannot be read: {error.strerror}.") from None
+        return _object(content, str(path))
+
+
+def _object(content: bytes, where: str) -> dict[str, Any]:
+    """The JSON object in `content`.
+
+    Raises:
+        RunDirectoryError: there is none; names `where`.
+    """
+    try:
+        found = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise RunDirectoryError(f"{where}: cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise RunDirectoryError(f"{where}: cannot be read: it holds no JSON object.")
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from sheafnet.config import Config
 from sheafnet.datasets import with_absolute_paths
-from sheafnet.errors import DivergenceError, Interrupted, SheafnetError
+from sheafnet.errors import DivergenceError, Interrupted, RunDirectoryError, SheafnetError
 from sheafnet.runtime.checkpoint import Checkpoint, Checkpoints
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import open_device
@@ -129,6 +129,12 @@ def _before_it_began() -> Iterator[None]:
         raise Interrupted("interrupted before the run began; nothing was written") from None
 
 
+def _mark(directory: RunDirectory, status: Status, **facts: str) -> None:
+    """Note how the run ended; where that cannot be written, why it ended is told all the same."""
+    with suppress(RunDirectoryError):
+        directory.mark(status, **facts)
+
+
 @dataclass(frozen=True)
 class _Run:
     """A run whose directory is held by this process."""
@@ -146,16 +152,16 @@ class _Run:
         try:
             return self._go(checkpoint)
         except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
-            directory.mark("interrupted")
+            _mark(directory, "interrupted")
             raise Interrupted(
                 f"interrupted; what was measured is in {directory.path}. "
                 f"`sheafnet resume {directory.path}` goes on."
             ) from None
         except SheafnetError as error:
-            directory.mark(_status(error), error=str(error))
+            _mark(directory, _status(error), error=str(error))
             raise
         except Exception as error:
-            directory.mark("failed", error=f"{type(error).__name__}: {error}")
+            _mark(directory, "failed", error=f"{type(error).__name__}: {error}")
             raise
 
     def _go(self, checkpoint: Checkpoint | None) -> Result:

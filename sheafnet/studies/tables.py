@@ -1,11 +1,15 @@
 """The tables that the command line prints, from the figures of a run directory."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console, RenderableType
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -16,10 +20,11 @@ from sheafnet.network.frame import PHASES
 from sheafnet.runtime.diagnosis import contrasted, diagnose_training
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.rundir import RunDirectory
-from sheafnet.runtime.summary import Communication, Summary
+from sheafnet.runtime.summary import SCHEMA, Communication, Summary
 from sheafnet.topology import build_topology
 from sheafnet.validation import check_model
 
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 NOT_COUNTED = (
     "Counted: every frame between nodes, at both ends. Not counted: TCP/IP, ZeroMQ and Ray headers."
 )
@@ -29,29 +34,60 @@ def print_run(console: Console, directory: RunDirectory) -> None:
     """Print a finished or broken-off run."""
     about, figures = directory.about(), directory.summary()
     if figures is not None:
-        try:
-            summary = Summary.model_validate(figures)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise RunDirectoryError(
-                f"{directory.path / 'summary.json'}: is no summary of this version: "
-                f"{'.'.join(map(str, first['loc']))}: {first['msg']}."
-            ) from None
-        for part in summary_tables(summary):
-            console.print(part)
+        with _form_of(directory.path / "summary.json"):
+            parts = list(summary_tables(_summary(directory, figures)))
     else:
-        for part in _partial_tables(directory):
-            console.print(part)
+        parts = list(_partial_tables(directory))
     status = about["status"]
     problem = f": {about['error']}" if "error" in about else ""
-    console.print(Text(f"Run {status}{problem}", style="" if status == "finished" else "yellow"))
+    parts.append(Text(f"Run {status}{problem}", style="" if status == "finished" else "yellow"))
     if "left_out" in about:
-        console.print(f"Left out: {', '.join(about['left_out'])}")
-    for note in about.get("recoveries", ()):
-        console.print(Text(note, style="yellow"))
+        with _form_of(directory.path / "run.json"):
+            parts.append(Text(f"Left out: {', '.join(about['left_out'])}"))
+    with _form_of(directory.path / "run.json"):
+        parts += [Text(str(note), style="yellow") for note in about.get("recoveries", ())]
+    _print_plain(console, parts)
     console.print(Text(f"Run directory: {directory.path}"), soft_wrap=True)
     if status != "finished":
         console.print(Text(f"sheafnet resume {directory.path}  goes on with it"), soft_wrap=True)
+
+
+def _summary(directory: RunDirectory, figures: Mapping[str, Any]) -> Summary:
+    found = figures.get("schema")
+    if found != SCHEMA:
+        raise RunDirectoryError(
+            f"{directory.path / 'summary.json'}: is of schema {found}; this sheafnet reads "
+            f"{SCHEMA}."
+        )
+    try:
+        return Summary.model_validate(figures)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RunDirectoryError(
+            f"{directory.path / 'summary.json'}: is no summary of this version: "
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}."
+        ) from None
+
+
+@contextmanager
+def _form_of(path: Path) -> Iterator[None]:
+    """What is missing, or of another type, is the fault of the file at `path`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise RunDirectoryError(
+            f"{path}: has not the form of this version ({type(error).__name__}: {error})."
+        ) from None
+
+
+def _print_plain(console: Console, parts: Sequence[RenderableType]) -> None:
+    """Print `parts`; what a stranger's file says is text, neither markup nor a terminal's codes."""
+    for part in parts:
+        segments = [
+            Segment(_UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text), style, control)
+            for text, style, control in console.render(part, console.options.update(markup=False))
+        ]
+        console.print(Segments(segments), end="")
 
 
 def summary_tables(summary: Summary) -> Iterable[RenderableType]:
@@ -184,8 +220,33 @@ def _partial_tables(directory: RunDirectory) -> Iterable[RenderableType]:
     """What the appended files of an unfinished run tell."""
     config = directory.config()
     yield Text(f"\n{config.get('name')}: not finished; this is what was logged.")
+    with _form_of(directory.path / "ledger.jsonl"):
+        table = _logged(directory.lines("ledger"))
+    if table is not None:
+        yield table
+    rounds = directory.path / "rounds.jsonl"
+    with _form_of(rounds):
+        lines = [line for line in directory.lines("rounds") if line["phase"] == "train"]
+        last = _last_round(lines)
+    if last is not None:
+        yield last
+    try:
+        checked = check_model(Config, config, source=str(directory.path / "config.yaml"))
+        method = Method.open(checked, build_topology(checked))
+    except ConfigError:
+        yield Text("Diagnosis: none; its config.yaml is of another version.")
+    else:
+        with _form_of(rounds):
+            found = diagnose_training(lines, contrasted(method), checked)
+        yield _diagnosis(found)
+
+
+def _logged(lines: Iterable[Mapping[str, Any]]) -> Table | None:
+    """The bytes that the lines of a ledger sum up to; None where there are none."""
     phases: dict[str, dict[str, Any]] = {}
-    for line in directory.lines("ledger"):
+    for line in lines:
+        if line["phase"] not in PHASES:
+            raise ValueError(f"{line['phase']!r} is no phase")
         figures = phases.setdefault(line["phase"], {"bytes_total": 0, "seen": set()})
         figures["seen"].add(line["round"])
         for key, value in line.get("sent", {}).items():
@@ -194,22 +255,17 @@ def _partial_tables(directory: RunDirectory) -> Iterable[RenderableType]:
                 figures["bytes_total"] += value
     for figures in phases.values():
         figures["rounds"] = len(figures["seen"])
-    if phases:
-        yield _communication(phases)
-    lines = [line for line in directory.lines("rounds") if line["phase"] == "train"]
-    if lines:
-        last = lines[-1]
-        yield Text(
-            f"Last logged training round: {last['round']}, loss {_number(last['loss'], 3)}, "
-            f"energy {_number(last['energy'], 3)}"
-        )
-    try:
-        checked = check_model(Config, config, source=str(directory.path / "config.yaml"))
-        method = Method.open(checked, build_topology(checked))
-    except ConfigError:
-        yield Text("Diagnosis: none; its config.yaml is of another version.")
-    else:
-        yield _diagnosis(diagnose_training(lines, contrasted(method), checked))
+    return _communication(phases) if phases else None
+
+
+def _last_round(lines: Sequence[Mapping[str, Any]]) -> Text | None:
+    if not lines:
+        return None
+    last = lines[-1]
+    return Text(
+        f"Last logged training round: {last['round']}, loss {_number(last['loss'], 3)}, "
+        f"energy {_number(last['energy'], 3)}"
+    )
 
 
 def _diagnosis(findings: Sequence[Finding]) -> Text:

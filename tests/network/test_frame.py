@@ -5,8 +5,6 @@ before 1, 2, 4, 8 big-endian bytes; ``9n`` is an array of n elements; ``c0`` is 
 ``c6`` come before a length of 1, 2, 4 bytes and that many raw bytes.
 """
 
-import os
-import random
 import tracemalloc
 import zlib
 from dataclasses import replace
@@ -30,8 +28,6 @@ from sheafnet.network.frame import (
     unpack_mask,
 )
 from sheafnet.network.payload import WireDtype
-
-FUZZ_INPUTS = int(os.environ.get("SHEAFNET_FUZZ_INPUTS", "20000"))
 
 
 def crc32_bit_by_bit(data: bytes) -> int:
@@ -303,9 +299,10 @@ REFUSED = object()
 ELEMENTS: list[tuple[str, Any]] = [
     *((spec_number(n).hex(), n) for n in (0, 1, 2, 4, 5, 6, 15, 16, 21, 22, 31, 32, 37, 127, 255)),
     *((spec_number(n).hex(), n) for n in (MAX_ROWS, MAX_ROWS + 1, 2**31, 2**32 - 1)),
-    # Numbers in more bytes than they need are still these numbers.
-    ("cc10", 16), ("cd0001", 1), ("ce00000002", 2), ("cf0000000000000003", 3), ("d001", 1),
-    ("d10001", 1), ("d200000001", 1), ("d30000000000000001", 1),
+    # Numbers in more bytes than they need, or as signed ones: a message has one spelling.
+    ("cc10", REFUSED), ("cd0001", REFUSED), ("ce00000002", REFUSED), ("d001", REFUSED),
+    ("cf0000000000000003", REFUSED), ("d10001", REFUSED), ("d200000001", REFUSED),
+    ("d30000000000000001", REFUSED), ("d10100", REFUSED), ("d200010000", REFUSED),
     # Too large, and negative.
     ("cf0000000100000000", 2**32), ("cfffffffffffffffff", 2**64 - 1),
     ("ff", -1), ("e0", -32), ("d080", -128), ("d18000", -(2**15)), ("d280000000", -(2**31)),
@@ -314,8 +311,8 @@ ELEMENTS: list[tuple[str, Any]] = [
     ("c2", REFUSED), ("c3", REFUSED), ("ca3f800000", REFUSED), ("cb3ff0000000000000", REFUSED),
     ("ca7fc00000", REFUSED), ("cb7ff0000000000000", REFUSED),
     # nil, bin
-    ("c0", None), ("c400", b""), ("c401ff", b"\xff"), ("c50001aa", b"\xaa"),
-    ("c600000002abcd", b"\xab\xcd"),
+    ("c0", None), ("c400", b""), ("c401ff", b"\xff"), ("c50001aa", REFUSED),
+    ("c600000002abcd", REFUSED),
     # str (one not UTF-8), map, array
     ("a0", REFUSED), ("a161", REFUSED), ("a1ff", REFUSED), ("d90161", REFUSED),
     ("da000161", REFUSED), ("80", REFUSED), ("810000", REFUSED), ("de00010000", REFUSED),
@@ -421,8 +418,24 @@ def test_more_or_fewer_fields(head, count):
         decode(seal(elements, head))
 
 
-def test_the_long_form_of_the_array_is_the_same_frame():
-    assert decode(seal(spec_elements(PROJECTION), b"\xdc\x00\x0b")) == PROJECTION
+@pytest.mark.parametrize("head", [b"\xdc\x00\x0b", b"\xdd\x00\x00\x00\x0b"])
+def test_the_long_form_of_the_array_is_another_spelling(head):
+    with pytest.raises(FrameError, match="another form than the shortest"):
+        decode(seal(spec_elements(PROJECTION), head))
+
+
+@pytest.mark.parametrize(
+    ("position", "spelling"),
+    # 300 as a signed number, as many bytes as the unsigned one; 200 and 3 in more; the payload's
+    # length in two bytes.
+    [(3, "d1012c"), (4, "cd00c8"), (7, "cc03"), (9, "c50006 003c003800c0")],
+)
+def test_another_spelling_of_the_same_message_is_refused(position, spelling):
+    frame = GOLDEN["gradient"][0]
+    elements = spec_elements(frame)
+    elements[position] = bytes.fromhex(spelling)
+    with pytest.raises(FrameError, match=r"another form than the shortest \(edge 200\)"):
+        decode(seal(elements))
 
 
 @pytest.mark.parametrize(
@@ -483,43 +496,6 @@ def test_wide_nesting_takes_no_multiple_of_its_bytes():
     buffer = tree(4)
     assert len(buffer) == 1 + 11 + 11**2 + 11**3 + 11**4
     assert peak_of_refusing(buffer) < 2 * len(buffer)
-
-
-def test_random_and_mutated_bytes_raise_nothing_but_frame_errors():
-    """Half the mutations get a right checksum, so that they reach what stands behind it."""
-    source = random.Random(1)
-    seeds = [golden_bytes(name) for name in GOLDEN]
-    refused = accepted = 0
-    for at in range(FUZZ_INPUTS):
-        if at % 4 == 0:
-            buffer = source.randbytes(source.randrange(80))
-        else:
-            damaged = bytearray(source.choice(seeds))
-            for _ in range(source.randint(1, 4)):
-                place = source.randrange(len(damaged))
-                action = source.randrange(4)
-                if action == 0:
-                    damaged[place] = source.randrange(256)
-                elif action == 1:
-                    damaged[place:place] = source.randbytes(source.randint(1, 4))
-                elif action == 2:
-                    del damaged[place : place + source.randint(1, 3)]
-                else:
-                    damaged += source.choice(seeds)[place:]
-                damaged = damaged or bytearray(b"\x9b")
-            buffer = bytes(damaged)
-            if at % 4 > 1:
-                buffer = seal([buffer[:-5]], b"")
-        try:
-            frame = decode(buffer)
-        except FrameError:
-            refused += 1
-        else:
-            accepted += 1
-            assert decode(encode(frame)) == frame
-            assert len(encode(frame)) <= len(buffer)
-    assert refused > 0.8 * FUZZ_INPUTS
-    assert accepted > 0.01 * FUZZ_INPUTS  # the mutations are near enough to be worth something
 
 
 # Row masks

@@ -1,5 +1,6 @@
 """Frames between processes: both kinds of socket, strangers, and what stays behind."""
 
+import contextlib
 import stat
 import time
 from socket import socket as tcp_socket
@@ -236,6 +237,70 @@ def test_a_stranger_without_the_server_key_delivers_nothing_over_tcp(hubs, stran
     second.connect({0: first.address})
     second.send(0, frame(1))
     assert collect(first, 1) == [frame(1)]
+    assert first.receive(0.0) == []
+
+
+GREETING = bytes.fromhex("ff00000000000000017f 0300") + b"NULL".ljust(20, b"\0") + bytes(32)
+"""ZMTP 3.0: signature, version 3.0, mechanism, no server, filler."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        bytes(1000),
+        GREETING,
+        # A message of 2^62 bytes, right after the greeting
+        GREETING + b"\x02" + (1 << 62).to_bytes(8, "big") + bytes(5000),
+        GREETING.replace(b"NULL\0", b"CURVE") + b"\x04\xc8\x05HELLO" + bytes(194),
+        b"\xff" * 64 + frame(7),
+    ],
+    ids=["http", "zeros", "greeting", "huge message", "hello", "frame"],
+)
+def test_raw_bytes_on_the_port_deliver_nothing_and_hold_up_nobody(hubs, words):
+    first, second = hubs("tcp://127.0.0.1"), hubs("tcp://127.0.0.1")
+    second.connect({0: first.address})
+    host, port = first.address.endpoint.removeprefix("tcp://").split(":")
+    strangers = []
+    for number in range(10):
+        stranger = tcp_socket()
+        stranger.settimeout(DEADLINE_S)
+        stranger.connect((host, int(port)))
+        stranger.sendall(words)
+        strangers.append(stranger)
+        second.send(0, frame(number))
+        assert collect(first, 1) == [frame(number)]
+    for stranger in strangers:
+        # The hub greets it or hangs up: it was heard. Else this ends in a time-out.
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(1) in (b"\xff", b"")
+        stranger.close()
+    second.send(0, frame(99))
+    assert collect(first, 1) == [frame(99)]
+    assert first.receive(0.0) == []
+
+
+def plain_password(socket):
+    socket.plain_username, socket.plain_password = b"user", b"password"
+
+
+def test_many_strangers_at_once_hold_up_nobody(hubs, stranger):
+    """Twenty of each sort, all sending, while an honest host goes on."""
+    first, second = hubs("tcp://127.0.0.1"), hubs("tcp://127.0.0.1")
+    second.connect({0: first.address})
+    wrong, _ = zmq.curve_keypair()
+    for prepare in (None, plain_password, curve(wrong)):
+        for _ in range(20):
+            socket, _monitor = stranger(zmq.PUSH, prepare)
+            socket.connect(first.address.endpoint)
+            socket.send(b"from a stranger", zmq.NOBLOCK)
+    sent = [frame(number) for number in range(200)]
+    for buffer in sent:
+        second.send(0, buffer)
+    assert collect(first, 200) == sent
+    late, monitor = stranger(zmq.PUSH, plain_password)
+    late.connect(first.address.endpoint)
+    assert event(monitor, REFUSED)
     assert first.receive(0.0) == []
 
 

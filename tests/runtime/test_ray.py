@@ -259,3 +259,30 @@ def test_a_stopped_process_is_noticed(start, tmp_path: Path, name: str) -> None:
     assert "answer within 15 s" in message or "nor answer, within 15 s" in message
     assert ("coordinator" if name == "CoordinatorProcess" else "actor ") in message
     assert status(tmp_path) == "failed"
+
+
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_on_one_machine_no_port_is_open_to_others(start) -> None:
+    """Neither of sheafnet nor of Ray; the hosts' frames go over Unix sockets that no other user
+    can reach."""
+    process = start()
+    until_training(process)
+    sockets, ports, hosts = set(), set(), 0
+    for child in [psutil.Process(process.pid), *children_of(process)]:
+        listening = [c for c in child.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        ports |= {connection.laddr.ip for connection in listening}
+        if "HostProcess" in " ".join(child.cmdline()):
+            hosts += 1
+            sockets |= {c.laddr for c in child.net_connections("unix") if "sheafnet-" in c.laddr}
+    assert hosts == 4
+    assert ports <= LOOPBACK
+    assert ports  # Ray's own were seen: a process of another user could not be looked into
+    assert len(sockets) == 4
+    for path in map(Path, sockets):
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert path.stat().st_mode & 0o777 == 0o600
+    children = children_of(process)
+    process.send_signal(signal.SIGINT)
+    assert end_of(process, children)[0] == 130
