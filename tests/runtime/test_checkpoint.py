@@ -87,8 +87,8 @@ class Store(RuleBasedStateMachine):
         folder = self.folder / "checkpoints" / f"{number:06d}"
         path = data.draw(st.sampled_from(sorted(folder.iterdir())))
         content = bytearray(path.read_bytes())
-        at = data.draw(st.integers(0, len(content) - 1))
-        if data.draw(st.booleans()):
+        at = data.draw(st.integers(0, max(0, len(content) - 1)))
+        if content and data.draw(st.booleans()):
             content[at] ^= 1 << data.draw(st.integers(0, 7))
         else:
             del content[at:]
