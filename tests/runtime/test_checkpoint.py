@@ -124,10 +124,14 @@ TestStore = Store.TestCase
 TestStore.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 
 
-def test_a_frame_of_an_earlier_incarnation_is_dropped_and_in_no_ledger(tiny: MakeConfig) -> None:
+@pytest.mark.parametrize(("now", "before"), [(2, (0, 1)), (1, (0, 127)), (0, (126, 127))])
+def test_a_frame_of_an_earlier_incarnation_is_dropped_and_in_no_ledger(
+    tiny: MakeConfig, now: int, before: tuple[int, int]
+) -> None:
+    """Incarnations are counted modulo 128."""
     topology = Plan.open(tiny()).topology
-    board = Switchboard(topology, incarnation=2)
-    for incarnation in (0, 1):
+    board = Switchboard(topology, incarnation=now)
+    for incarnation in before:
         frame = Frame(
             Kind.PROJECTION, run_tag(1), incarnation, 0, 0, 0, WireDtype.FLOAT32, 0, None, b""
         )
