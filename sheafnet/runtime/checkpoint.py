@@ -142,6 +142,8 @@ class Checkpoints:
     def commit(self, number: int, parts: Sequence[Part], books: Books) -> None:
         """Make the parts of all hosts a checkpoint, and let go of those before the last two.
 
+        One with a higher number was refused, or the run would not be here again: it goes too.
+
         Raises:
             RunDirectoryError: the disk is full or the folder is gone.
         """
@@ -159,7 +161,9 @@ class Checkpoints:
             partial.rename(whole)
         except OSError as error:
             raise RunDirectoryError(f"{whole}: cannot be written: {error.strerror}.") from None
-        for old in self._committed()[KEPT:]:
+        found = self._committed()
+        refused = [path for path in found if int(path.name) > number]
+        for old in refused + found[len(refused) + KEPT :]:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:

@@ -69,7 +69,14 @@ class Store(RuleBasedStateMachine):
         self.number += 1
         self.store.commit(self.number, self.parts(self.number, HOSTS), {"done": self.number})
         self.whole[self.number] = True
-        self.whole = {n: self.whole[n] for n in sorted(self.whole, reverse=True)[:KEPT]}
+        here = [n for n in sorted(self.whole, reverse=True) if n <= self.number]
+        self.whole = {n: self.whole[n] for n in here[:KEPT]}
+
+    @rule()
+    def go_back(self) -> None:
+        """The run goes on from the newest checkpoint that is whole, as after a death."""
+        found, _ = self.store.newest()
+        self.number = 0 if found is None else found.number
 
     @rule(hosts=st.integers(0, HOSTS))
     def die_before_the_commit(self, hosts: int) -> None:
@@ -122,6 +129,19 @@ class Store(RuleBasedStateMachine):
 
 TestStore = Store.TestCase
 TestStore.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+def test_refused_checkpoints_make_room_for_those_of_the_run_that_goes_on(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    for number in (11, 12):
+        store.commit(number, [store.write_part(number, 0, {0: state_of(number, 0)})], {})
+        (tmp_path / "checkpoints" / f"{number:06d}" / "manifest").write_text("damaged")
+    assert store.newest()[0] is None  # so the run begins anew
+    store.commit(1, [store.write_part(1, 0, {0: state_of(1, 0)})], {})
+    found, refused = store.newest()
+    assert found is not None
+    assert found.number == 1
+    assert refused == []
 
 
 @pytest.mark.parametrize(("now", "before"), [(2, (0, 1)), (1, (0, 127)), (0, (126, 127))])
