@@ -261,7 +261,6 @@ class Coordinator:
         found = diagnose_run(summary, self._watch.lines, self._edges, self._plan.config)
         summary = summary.model_copy(update={"diagnosis": found})
         self._directory.write_summary(summary.model_dump(mode="json"))
-        self._checkpoints.clear()
         return summary
 
     def _take(self, stretch: Stretch, reports: list[Report]) -> list[Finding]:

@@ -44,8 +44,6 @@ _PROBE_DEADLINE_S = 60.0
 _HANDSHAKE_DEADLINE_S = 20.0
 _ANSWER_S = 15.0
 """Least time that an actor has for an answer, whatever the deadline of frames."""
-_FENCE_S = 10.0
-"""For the coordinator of a run that was broken off to end, before another one takes its place."""
 _LOOK_S = 0.5
 _AT_ONCE = 16
 """Nodes of a host whose parameters are on their way together."""
@@ -317,7 +315,7 @@ class CoordinatorProcess:
 
     def start(self, checkpoint: Checkpoint | None) -> None:
         """Open the plan and start the hosts."""
-        self._held = self._directory.hold("coordinator.lock", _FENCE_S)
+        self._held = self._directory.hold_books()
         self._held.__enter__()  # for as long as this process lives
         plan = Plan.open(self._config)
         pool = RayPool(plan, self._directory.path, self._machines, self._folder)

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from sheafnet.config import Config
 from sheafnet.datasets import with_absolute_paths
-from sheafnet.errors import DivergenceError, Interrupted, SheafnetError
+from sheafnet.errors import DivergenceError, Interrupted, RunDirectoryError, SheafnetError
 from sheafnet.runtime.checkpoint import Checkpoint, Checkpoints
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import open_device
@@ -142,21 +142,25 @@ class _Run:
 
     def to_its_end(self, checkpoint: Checkpoint | None = None) -> Result:
         """From `checkpoint`, or else the beginning; how it ends is marked in the directory."""
-        directory = self.directory
+        path = self.directory.path
         try:
             return self._go(checkpoint)
         except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
-            directory.mark("interrupted")
+            self._mark_end("interrupted")
             raise Interrupted(
-                f"interrupted; what was measured is in {directory.path}. "
-                f"`sheafnet resume {directory.path}` goes on."
+                f"interrupted; what was measured is in {path}. `sheafnet resume {path}` goes on."
             ) from None
         except SheafnetError as error:
-            directory.mark(_status(error), error=str(error))
+            self._mark_end(_status(error), error=str(error))
             raise
         except Exception as error:
-            directory.mark("failed", error=f"{type(error).__name__}: {error}")
+            self._mark_end("failed", error=f"{type(error).__name__}: {error}")
             raise
+
+    def _mark_end(self, status: Status, **facts: str) -> None:
+        """Mark how the run ended; on a full disk that stays undone, and what ended it is raised."""
+        with suppress(RunDirectoryError):
+            self.directory.mark(status, **facts)
 
     def _go(self, checkpoint: Checkpoint | None) -> Result:
         with _session(self.plan, self.directory, self.machines) as session:
@@ -169,6 +173,7 @@ class _Run:
                     self.on_progress(progress)
             summary = session.finish(startup_s, time.perf_counter() - self.begin)
             self.directory.mark("finished")
+            Checkpoints(self.directory.path).clear()
             return Result(summary, self.directory.path)
 
 
@@ -188,10 +193,16 @@ def _session(
 ) -> AbstractContextManager[Session]:
     """The run; on leaving, everything that it started has ended."""
     if plan.config.run.backend == "local":
-        return nullcontext(Coordinator(plan, LocalPool(plan, directory.path), directory))
+        return _in_this_process(plan, directory)
     from sheafnet.runtime.ray_cluster import RaySession
 
     return RaySession(plan, directory, machines)
+
+
+@contextmanager
+def _in_this_process(plan: Plan, directory: RunDirectory) -> Iterator[Session]:
+    with directory.hold_books():
+        yield Coordinator(plan, LocalPool(plan, directory.path), directory)
 
 
 def _status(error: SheafnetError) -> Status:

@@ -115,9 +115,7 @@ def test_interrupted_again_and_again(tiny: MakeConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [126, 127, 255])
-def test_however_often_it_was_resumed_before(
-    tiny: MakeConfig, tmp_path: Path, before: int
-) -> None:
+def test_however_often_it_was_resumed_before(tiny: MakeConfig, tmp_path: Path, before: int) -> None:
     """Frames carry the incarnation, and a number from 128 on would take a byte more."""
     run = broken_off(tiny(*EVERY), tmp_path)[0]
     directory = RunDirectory.open(run)

@@ -1,8 +1,11 @@
 """The store of checkpoints: whole or not there, whatever is broken in between."""
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 import sheafnet
 from sheafnet.config import Config
-from sheafnet.errors import ConfigError, DivergenceError, RunDirectoryError
+from sheafnet.errors import ConfigError, DivergenceError, Interrupted, RunDirectoryError
 from sheafnet.network.frame import Frame, Kind, encode, run_tag
 from sheafnet.network.payload import WireDtype
 from sheafnet.network.switchboard import Switchboard
 from sheafnet.runtime.checkpoint import KEPT, Checkpoints, Part
 from sheafnet.runtime.plan import Plan
-from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.runtime.rundir import RunDirectory, Status
 from tests.conftest import MakeConfig, artifacts
 
 HOSTS = 2
@@ -241,3 +244,79 @@ def test_a_run_that_diverges_diverges_again(tiny: MakeConfig, tmp_path: Path) ->
     with pytest.raises(DivergenceError) as second:
         sheafnet.resume(tmp_path / "run")
     assert str(first.value) == str(second.value)
+
+
+def test_a_run_has_one_coordinator_whatever_the_backend(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a killed run on Ray may live a moment longer than the command line."""
+    monkeypatch.setattr("sheafnet.runtime.rundir._FENCE_S", 0.2)
+    logs = [(broken / name).read_bytes() for name in ("rounds.jsonl", "ledger.jsonl")]
+    with (
+        RunDirectory(broken).hold_books(),
+        pytest.raises(RunDirectoryError, match=r"is in use by process \d+ on "),
+    ):
+        sheafnet.resume(broken)
+    assert logs == [(broken / name).read_bytes() for name in ("rounds.jsonl", "ledger.jsonl")]
+    sheafnet.resume(broken)
+
+
+def test_broken_off_between_the_summary_and_the_end(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, run = RunDirectory.mark, tmp_path / "run"
+
+    def interrupted(self: RunDirectory, status: Status, **facts: object) -> None:
+        if status == "finished":
+            raise KeyboardInterrupt
+        mark(self, status, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "mark", interrupted)
+        with pytest.raises(Interrupted):
+            sheafnet.simulate(tiny("run.checkpoint_every=1"), run_dir=run)
+    again: list[sheafnet.Progress] = []
+    sheafnet.resume(run, on_progress=again.append)
+    assert again == []
+    assert RunDirectory.open(run).about()["status"] == "finished"
+    assert not (run / "checkpoints").exists()
+
+
+def full(*_: object) -> None:
+    raise RunDirectoryError("run.json: cannot be written: No space left on device.")
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt(), DivergenceError("a loss is NaN")])
+def test_how_a_run_ended_is_told_though_it_cannot_be_written(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: BaseException
+) -> None:
+    def end_on_a_full_disk(_: sheafnet.Progress) -> None:
+        monkeypatch.setattr(RunDirectory, "_write_about", full)
+        raise ends
+
+    with pytest.raises((Interrupted, DivergenceError)) as found:
+        sheafnet.simulate(tiny(), run_dir=tmp_path / "run", on_progress=end_on_a_full_disk)
+    assert found.value.exit_code == (130 if isinstance(ends, KeyboardInterrupt) else 3)
+    assert RunDirectory.open(tmp_path / "run").about()["status"] == "running"
+
+
+def test_what_the_system_refuses_is_an_error_with_its_place(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(number: int) -> Callable[..., object]:
+        def refused(*_: object, **__: object) -> object:
+            raise OSError(number, os.strerror(number))
+
+        return refused
+
+    for place, number, words in (
+        ("pathlib.Path.is_file", errno.EACCES, "cannot be read: Permission denied"),
+        ("fcntl.flock", errno.ENOLCK, "cannot be locked: No locks available"),
+        ("os.fsync", errno.ENOSPC, "cannot be written: No space left on device"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, refuse(number))
+            with pytest.raises(RunDirectoryError) as found:
+                sheafnet.resume(broken)
+        assert str(broken) in str(found.value)
+        assert words in str(found.value)
