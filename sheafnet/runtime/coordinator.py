@@ -91,8 +91,7 @@ class Coordinator:
         if not all(size.reaches_run for size in sizes):
             why = "the run directory is not on every machine; shared storage has it there"
             self._keep = without_checkpoints(self._keep, why)
-        if self._keep.left_out:
-            self._directory.mark("running", left_out=list(self._keep.left_out))
+        self._directory.mark("running", left_out=list(self._keep.left_out) or None)
         self._begin(checkpoint)
 
     def _renew(self) -> None:

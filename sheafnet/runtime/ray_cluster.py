@@ -438,7 +438,7 @@ class RaySession:
         except RayActorError:
             raise ActorError(
                 "the coordinator's process died. Was it killed, or the machine out of memory? "
-                f"What it had logged stays; `sheafnet resume {self._directory.path}` goes on."
+                "What it had logged stays."
             ) from None
 
 

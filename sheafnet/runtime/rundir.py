@@ -170,6 +170,9 @@ class RunDirectory:
                 raise ConfigError(
                     f"--set {override}: a run goes on as it began. {nearest(key, _FREE)}"
                 )
+        given = dict(override.split("=", 1) for override in overrides if "=" in override)
+        if given.get("run.backend") == "local":  # which no cluster's address and ports are for
+            overrides = ["run.address=null", "run.ports=null", *overrides]
         return load_config(self.path / "config.yaml", overrides)
 
     def mark_resumed(self, done: int, refused: Sequence[str]) -> None:

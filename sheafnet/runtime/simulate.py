@@ -9,7 +9,13 @@ from typing import Protocol
 
 from sheafnet.config import Config
 from sheafnet.datasets import with_absolute_paths
-from sheafnet.errors import DivergenceError, Interrupted, RunDirectoryError, SheafnetError
+from sheafnet.errors import (
+    DivergenceError,
+    Interrupted,
+    NetworkError,
+    RunDirectoryError,
+    SheafnetError,
+)
 from sheafnet.runtime.checkpoint import Checkpoint, Checkpoints
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import open_device
@@ -78,7 +84,7 @@ def simulate(
     config = with_absolute_paths(config)
     plan = Plan.open(config)
     Keep.within(plan)  # refuses what no folder of that size can hold
-    with _before_it_began(), _machines(plan) as machines:
+    with _before_it_began("the run began; nothing was written"), _machines(plan) as machines:
         directory = RunDirectory.create(config, run_dir)
         with directory.hold():
             return _Run(plan, directory, machines, begin, on_start, on_progress).to_its_end()
@@ -111,7 +117,7 @@ def resume(
     """
     begin = time.perf_counter()
     directory = RunDirectory.open(run_dir)
-    with _before_it_began(), directory.hold():
+    with _before_it_began("the run went on; it stands as it stood"), directory.hold():
         config = directory.resumable(overrides)
         plan = Plan.open(config)
         with _machines(plan) as machines:
@@ -122,11 +128,11 @@ def resume(
 
 
 @contextmanager
-def _before_it_began() -> Iterator[None]:
+def _before_it_began(what: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted("interrupted before the run began; nothing was written") from None
+        raise Interrupted(f"interrupted before {what}") from None
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,8 @@ class _Run:
             ) from None
         except SheafnetError as error:
             self._mark_end(_status(error), error=str(error))
+            if isinstance(error, NetworkError):
+                error.add_note(f"`sheafnet resume {path}` goes on.")
             raise
         except Exception as error:
             self._mark_end("failed", error=f"{type(error).__name__}: {error}")

@@ -320,3 +320,27 @@ def test_what_the_system_refuses_is_an_error_with_its_place(
                 sheafnet.resume(broken)
         assert str(broken) in str(found.value)
         assert words in str(found.value)
+
+
+def test_interrupted_while_it_looks_for_machines(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Plan) -> None:
+        raise KeyboardInterrupt
+
+    about = (broken / "run.json").read_bytes()
+    monkeypatch.setattr("sheafnet.runtime.simulate._machines", interrupted)
+    with pytest.raises(Interrupted, match="before the run went on; it stands as it stood"):
+        sheafnet.resume(broken)
+    assert (broken / "run.json").read_bytes() == about
+
+
+def test_a_run_of_a_cluster_goes_on_in_one_process(tiny: MakeConfig, tmp_path: Path) -> None:
+    """Neither its address nor its ports are of use there; what else was left out is forgotten."""
+    where = ("run.backend=ray", "run.address=10.0.0.1:6379", "run.ports=5000-5009")
+    directory = RunDirectory.create(tiny(*where), tmp_path / "run")
+    directory.mark("failed", left_out=["checkpoints (no shared storage)"])
+    sheafnet.resume(tmp_path / "run", ["run.backend=local"])
+    assert "left_out" not in directory.about()
+    sheafnet.simulate(tiny(), run_dir=tmp_path / "whole")
+    assert artifacts(tmp_path / "run") == artifacts(tmp_path / "whole")
