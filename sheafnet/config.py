@@ -16,6 +16,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -66,6 +67,11 @@ class Named(Model):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @model_serializer
+    def _as_given(self) -> dict[str, Any]:
+        """With every option: a null that was given may stand against another default."""
+        return {"name": self.name, **self.options}
 
 
 class MethodConfig(Model):

@@ -630,6 +630,13 @@ def test_a_configuration_survives_yaml(load):
     assert isinstance(again.defaults.edge.comparison_dim, float)
 
 
+def test_an_option_that_is_null_survives_yaml(load):
+    config = load(LISTED, "defaults.node.encoder={name: conv, hidden: null}")
+    dumped = config.model_dump(mode="json", exclude_none=True)
+    assert dumped["defaults"]["node"]["encoder"] == {"name": "conv", "hidden": None}
+    assert load(yaml.safe_dump(dumped)) == config
+
+
 @pytest.mark.parametrize(
     ("reduction", "warmup", "round_", "expected"),
     [

@@ -262,10 +262,7 @@ def test_a_real_run_has_the_documented_keys(tmp_path: Path, tiny: MakeConfig) ->
         assert set(line) - {"phase", "round", "edge"} <= set(fates)
     files = {row[0].strip("`") for row in rows(parts["What a run leaves behind"])[1:]}
     left = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
-    unless_local_and_finished = {"checkpoints/", "coordinator.lock"}
-    assert {
-        re.sub(r"/.*\.", "/<node>.", name) for name in left
-    } == files - unless_local_and_finished
+    assert {re.sub(r"/.*\.", "/<node>.", name) for name in left} == files - {"checkpoints/"}
 
 
 def test_every_status_is_documented() -> None:

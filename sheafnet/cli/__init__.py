@@ -288,7 +288,8 @@ def run() -> int:
     try:
         app(standalone_mode=True)
     except SheafnetError as error:
-        typer.echo(f"sheafnet: {error}", err=True)
+        notes = getattr(error, "__notes__", ())
+        typer.echo(" ".join((f"sheafnet: {error}", *notes)), err=True)
         return error.exit_code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

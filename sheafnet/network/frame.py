@@ -4,7 +4,7 @@ A frame is a msgpack array of eleven elements, in this order::
 
     head         version * 16 + kind
     run          32-bit tag of the run, its top bit set (so it always takes 5 bytes)
-    incarnation  how often the sender has been restarted
+    incarnation  how often the run has been restarted, modulo `INCARNATIONS`
     round        round within the phase that the kind belongs to
     edge         index of the edge
     direction    0 tail to head, 1 head to tail
@@ -38,6 +38,8 @@ from sheafnet.network.payload import WireDtype
 VERSION = 1
 MAX_FRAME_BYTES = 1 << 28
 MAX_ROWS = 1 << 24
+INCARNATIONS = 128
+"""Incarnations are counted modulo this, so that one takes a byte however often a run is mended."""
 _FIELDS = 11
 _CHECKSUM_BYTES = 5
 _ARRAY = bytes([0x90 + _FIELDS])

@@ -8,7 +8,7 @@ from collections import deque
 
 from sheafnet.errors import ProtocolError
 from sheafnet.network.channel import Endpoint, Transport
-from sheafnet.network.frame import decode
+from sheafnet.network.frame import INCARNATIONS, decode
 from sheafnet.network.ledger import Entry, Ledger, key_of, measure
 from sheafnet.topology import Topology
 
@@ -58,7 +58,8 @@ class Switchboard:
         """Give an arrived buffer to its endpoint; a refused one is counted and does no harm."""
         try:
             frame = decode(buffer)
-            if frame.incarnation < self._incarnation:
+            behind = (self._incarnation - frame.incarnation) % INCARNATIONS
+            if 0 < behind < INCARNATIONS // 2:
                 self.stale += 1
                 return
             if frame.edge >= len(self._topology.edges):

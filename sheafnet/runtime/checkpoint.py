@@ -13,6 +13,7 @@ in it executes anything when it is loaded. No torch: the coordinator reads and w
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sheafnet.errors import RunDirectoryError
-from sheafnet.runtime.files import replace_file
+from sheafnet.runtime.files import make_folder, replace_file
 
 SCHEMA = 1
 KEPT = 2
@@ -114,8 +115,9 @@ class Checkpoints:
 
     @property
     def reachable(self) -> bool:
-        """Whether the run directory is there on this machine."""
-        return (self._folder.parent / "run.json").is_file()
+        """Whether the run directory is there on this machine, and may be written."""
+        run = self._folder.parent
+        return os.path.isfile(run / "run.json") and os.access(run, os.W_OK)
 
     def write_part(self, number: int, host: int, states: Mapping[int, State]) -> Part:
         """Write the states of the nodes of one host, by node; for the host itself.
@@ -134,13 +136,15 @@ class Checkpoints:
         )
         folder = self._partial(number)
         name = f"host-{host}.safetensors"
-        _make(folder)
+        make_folder(folder)
         replace_file(folder / name, content)
         digest = hashlib.sha256(content).hexdigest()
         return Part(name, digest, len(content), tuple(sorted(states)))
 
     def commit(self, number: int, parts: Sequence[Part], books: Books) -> None:
         """Make the parts of all hosts a checkpoint, and let go of those before the last two.
+
+        One with a higher number was refused, or the run would not be here again: it goes too.
 
         Raises:
             RunDirectoryError: the disk is full or the folder is gone.
@@ -159,7 +163,9 @@ class Checkpoints:
             partial.rename(whole)
         except OSError as error:
             raise RunDirectoryError(f"{whole}: cannot be written: {error.strerror}.") from None
-        for old in self._committed()[KEPT:]:
+        found = self._committed()
+        refused = [path for path in found if int(path.name) > number]
+        for old in refused + found[len(refused) + KEPT :]:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
@@ -195,13 +201,6 @@ class Checkpoints:
 
     def _partial(self, number: int) -> Path:
         return self._folder / f"{number:06d}.partial"
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunDirectoryError(f"{folder}: cannot be written: {error.strerror}.") from None
 
 
 def _digest(text: str) -> str:

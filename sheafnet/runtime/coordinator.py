@@ -91,8 +91,7 @@ class Coordinator:
         if not all(size.reaches_run for size in sizes):
             why = "the run directory is not on every machine; shared storage has it there"
             self._keep = without_checkpoints(self._keep, why)
-        if self._keep.left_out:
-            self._directory.mark("running", left_out=list(self._keep.left_out))
+        self._directory.mark("running", left_out=list(self._keep.left_out) or None)
         self._begin(checkpoint)
 
     def _renew(self) -> None:
@@ -261,7 +260,6 @@ class Coordinator:
         found = diagnose_run(summary, self._watch.lines, self._edges, self._plan.config)
         summary = summary.model_copy(update={"diagnosis": found})
         self._directory.write_summary(summary.model_dump(mode="json"))
-        self._checkpoints.clear()
         return summary
 
     def _take(self, stretch: Stretch, reports: list[Report]) -> list[Finding]:

@@ -23,7 +23,7 @@ import torch
 
 from sheafnet.errors import RunDirectoryError, SheafnetError
 from sheafnet.network.channel import Endpoint, Message
-from sheafnet.network.frame import Address
+from sheafnet.network.frame import INCARNATIONS, Address
 from sheafnet.network.ledger import balance
 from sheafnet.network.sockets import SocketHub
 from sheafnet.network.switchboard import Switchboard
@@ -78,6 +78,7 @@ class Host:
         self._hub = hub
         self._at = at
         self._checkpoints = Checkpoints(run)
+        incarnation %= INCARNATIONS
         self._board = Switchboard(plan.method.network, hub, incarnation)
         self._endpoints: dict[int, Endpoint] = {}
         self._nodes: dict[int, Node] = {}

@@ -45,8 +45,6 @@ _PROBE_DEADLINE_S = 60.0
 _HANDSHAKE_DEADLINE_S = 20.0
 _ANSWER_S = 15.0
 """Least time that an actor has for an answer, whatever the deadline of frames."""
-_FENCE_S = 10.0
-"""For the coordinator of a run that was broken off to end, before another one takes its place."""
 _LOOK_S = 0.5
 _AT_ONCE = 16
 """Nodes of a host whose parameters are on their way together."""
@@ -71,6 +69,7 @@ class HostProcess:
         self._placement = placement
         self._at = at
         self._host_of = {node: k for k, nodes in enumerate(placement) for node in nodes}
+        self._host: Any = None
 
     def listen(self, bind: str) -> SocketAddress:
         """Open the plan, and the socket for what arrives; returns where it listens."""
@@ -84,13 +83,14 @@ class HostProcess:
 
     def connect(
         self,
-        addresses: Sequence[SocketAddress],
+        addresses: Mapping[int, SocketAddress],
         checkpoint: Checkpoint | None,
         incarnation: int,
     ) -> None:
         """Connect to the hosts of all neighbours, and make the nodes as in `checkpoint`."""
         from sheafnet.runtime.host import Host
 
+        self._host = None  # its nodes go before others are made in their place
         own = self._placement[self._at]
         network = self._plan.method.network
         neighbours = {self._host_of[e.other(n)] for n in own for e in network.incident(n)}
@@ -102,12 +102,14 @@ class HostProcess:
 
     def run(self, stretch: Stretch) -> Report:
         """Run `stretch` on the nodes here."""
-        return self._host.run(stretch)
+        report: Report = self._host.run(stretch)
+        return report
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def abort(self) -> None:
         """Make the running stretch end; called while `run` is under way."""
-        self._host.abort()
+        if self._host is not None:
+            self._host.abort()
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def alive(self) -> bool:
@@ -116,11 +118,13 @@ class HostProcess:
 
     def parameters(self, nodes: Sequence[int]) -> Parameters:
         """The parameters of those of `nodes` that live here."""
-        return self._host.parameters(nodes)
+        parameters: Parameters = self._host.parameters(nodes)
+        return parameters
 
     def size(self) -> HostSize:
         """What this process takes."""
-        return self._host.size()
+        size: HostSize = self._host.size()
+        return size
 
 
 class RayPool:
@@ -148,13 +152,15 @@ class RayPool:
             for _ in hosts
         ]
         self._hosts: list[Any] = []
+        self._addresses: dict[int, SocketAddress] = {}
+        """Of the hosts that have told where they listen."""
         self._submitted: deque[tuple[Stretch, dict[int, Any]]] = deque()
 
     def start(self, checkpoint: Checkpoint | None, incarnation: int) -> int:
         """Make all host actors and connect them."""
         everyone = range(len(self._placement))
         self._hosts = [self._make(k) for k in everyone]
-        self._addresses = self._listen(everyone, incarnation)
+        self._listen(everyone, incarnation)
         self._connect(checkpoint, incarnation)
         return len(self._hosts)
 
@@ -167,9 +173,9 @@ class RayPool:
         self._move_to_what_is_left(gone)
         for k in gone:
             ray.kill(self._hosts[k])
+            self._addresses.pop(k, None)
             self._hosts[k] = self._make(k)
-        for k, address in zip(gone, self._listen(gone, incarnation), strict=True):
-            self._addresses[k] = address
+        self._listen(gone, incarnation)
         self._connect(checkpoint, incarnation)
 
     def _make(self, at: int) -> Any:
@@ -180,12 +186,13 @@ class RayPool:
             .remote(self._plan.config, self._run, self._placement, at)
         )
 
-    def _listen(self, hosts: Sequence[int], incarnation: int) -> list[SocketAddress]:
+    def _listen(self, hosts: Sequence[int], incarnation: int) -> None:
         binds = [
             f"ipc://{self._folder}/{k}.{incarnation}" if self._folder else "tcp://" for k in hosts
         ]
         calls = {k: self._hosts[k].listen.remote(b) for k, b in zip(hosts, binds, strict=True)}
-        return self._gather(calls, "start", _START_DEADLINE_S)
+        found = self._gather(calls, "start", _START_DEADLINE_S)
+        self._addresses.update(zip(hosts, found, strict=True))
 
     def _connect(self, checkpoint: Checkpoint | None, incarnation: int) -> None:
         self._gather(
@@ -197,15 +204,16 @@ class RayPool:
         return {k: getattr(h, method).remote(*arguments) for k, h in enumerate(self._hosts)}
 
     def _gone(self) -> list[int]:
-        """The hosts that do not answer any more."""
+        """The hosts that do not answer any more, or had not begun to listen when another died."""
         pings = {host.alive.remote(): k for k, host in enumerate(self._hosts)}
         answered, late = ray.wait(list(pings), num_returns=len(pings), timeout=_ANSWER_S)
-        gone = [pings[ping] for ping in late]
+        gone = {k for k in pings.values() if k not in self._addresses}
+        gone |= {pings[ping] for ping in late}
         for ping in answered:
             try:
                 ray.get(ping)
             except RayError:
-                gone.append(pings[ping])
+                gone.add(pings[ping])
         return sorted(gone)
 
     def _move_to_what_is_left(self, gone: Sequence[int]) -> None:
@@ -318,7 +326,7 @@ class CoordinatorProcess:
 
     def start(self, checkpoint: Checkpoint | None) -> None:
         """Open the plan and start the hosts."""
-        self._held = self._directory.hold("coordinator.lock", _FENCE_S)
+        self._held = self._directory.hold_books()
         self._held.__enter__()  # for as long as this process lives
         plan = Plan.open(self._config)
         pool = RayPool(plan, self._directory.path, self._machines, self._folder)
@@ -431,7 +439,7 @@ class RaySession:
         except RayActorError:
             raise ActorError(
                 "the coordinator's process died. Was it killed, or the machine out of memory? "
-                f"What it had logged stays; `sheafnet resume {self._directory.path}` goes on."
+                "What it had logged stays."
             ) from None
 
 

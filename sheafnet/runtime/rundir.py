@@ -7,7 +7,7 @@
     summary.json           the figures, once the run is finished
     parameters/*.safetensors   every node's final parameters
     checkpoints/           until the run is finished: see `sheafnet.runtime.checkpoint`
-    lock                   who writes here
+    lock, coordinator.lock who writes here
 
 No run overwrites another. Whole files are written aside and renamed, so that a crash leaves the
 old one or the new one; a torn last line of a .jsonl is skipped on reading. Whoever goes on from a
@@ -24,7 +24,8 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,12 +36,14 @@ import yaml
 from sheafnet import document
 from sheafnet.config import Config, load_config
 from sheafnet.errors import ConfigError, RunDirectoryError
-from sheafnet.runtime.files import replace_file
+from sheafnet.runtime.files import make_folder, replace_file
 from sheafnet.validation import nearest
 from sheafnet.version import __version__
 
 SCHEMA = 1
 _LOGS = ("rounds", "ledger")
+_FENCE_S = 10.0
+"""For the coordinator of a run that was broken off to end, before another one takes its place."""
 _FREE = tuple(
     f"run.{key}"
     for key in (
@@ -111,7 +114,11 @@ class RunDirectory:
             RunDirectoryError: there is no run, or one of another version.
         """
         folder = Path(path)
-        if not (folder / "run.json").is_file():
+        try:
+            there = (folder / "run.json").is_file()
+        except OSError as error:
+            raise RunDirectoryError(f"{folder}: cannot be read: {error.strerror}.") from None
+        if not there:
             raise RunDirectoryError(f"{folder}: is not a run directory (it has no run.json).")
         directory = cls(folder)
         about = directory.about()
@@ -168,6 +175,9 @@ class RunDirectory:
                 raise ConfigError(
                     f"--set {override}: a run goes on as it began. {nearest(key, _FREE)}"
                 )
+        given = dict(override.split("=", 1) for override in overrides if "=" in override)
+        if given.get("run.backend") == "local":  # which no cluster's address and ports are for
+            overrides = ["run.address=null", "run.ports=null", *overrides]
         return load_config(self.path / "config.yaml", overrides)
 
     def mark_resumed(self, done: int, refused: Sequence[str]) -> None:
@@ -223,8 +233,20 @@ class RunDirectory:
             raise RunDirectoryError(f"{path}: {error.strerror}; what stands there stays.") from None
 
     def lengths(self) -> dict[str, int]:
-        """Bytes of rounds.jsonl and ledger.jsonl."""
-        return {name: self._log(name).stat().st_size for name in _LOGS}
+        """Bytes of rounds.jsonl and ledger.jsonl, all of them on the disk: a power cut keeps them.
+
+        Raises:
+            RunDirectoryError: one is gone, or the disk is full.
+        """
+        return {name: self._flushed(self._log(name)) for name in _LOGS}
+
+    def _flushed(self, path: Path) -> int:
+        try:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                return os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}.") from None
 
     def cut(self, lengths: Mapping[str, int]) -> None:
         """Cut rounds.jsonl and ledger.jsonl off at what `lengths` returned before.
@@ -257,27 +279,38 @@ class RunDirectory:
         """
         path = self.path / name
         try:
-            file = path.open("a+", encoding="utf-8")
+            file = path.open("a+b", buffering=0)
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be written: {error.strerror}.") from None
         with file:
-            end = time.monotonic() + within_s
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > end:
-                        file.seek(0)
-                        raise RunDirectoryError(
-                            f"{self.path}: is in use by {file.read().strip() or 'another process'}."
-                        ) from None
-                    time.sleep(0.05)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()} since {_now()}\n")
-            file.flush()
+            self._lock(file, within_s)
+            with suppress(OSError):  # a full disk: it holds without a name in it
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()} since {_now()}\n".encode())
             yield
             file.truncate(0)
+
+    def _lock(self, file: FileIO, within_s: float) -> None:
+        end = time.monotonic() + within_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    file.seek(0)
+                    who = file.read().decode(errors="replace").strip() or "another process"
+                    raise RunDirectoryError(f"{self.path}: is in use by {who}.") from None
+                time.sleep(0.05)
+            except OSError as error:
+                raise RunDirectoryError(
+                    f"{self.path}: cannot be locked: {error.strerror}. Its file system has to "
+                    "have locks."
+                ) from None
+
+    def hold_books(self) -> AbstractContextManager[None]:
+        """Be its only coordinator; waits for that of a run that was broken off to end."""
+        return self.hold("coordinator.lock", _FENCE_S)
 
     def lines(self, name: Literal["rounds", "ledger"]) -> Iterator[dict[str, Any]]:
         """The lines of rounds.jsonl or ledger.jsonl; a torn last one is left out."""
@@ -304,10 +337,7 @@ class RunDirectory:
         from safetensors.numpy import save
 
         folder = self.path / "parameters"
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise RunDirectoryError(f"{folder}: cannot be made: {error.strerror}.") from None
+        make_folder(folder)
         contiguous = {name: np.ascontiguousarray(values) for name, values in parameters.items()}
         replace_file(folder / f"{node}.safetensors", save(contiguous))
 

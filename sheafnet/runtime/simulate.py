@@ -9,7 +9,13 @@ from typing import Protocol
 
 from sheafnet.config import Config
 from sheafnet.datasets import with_absolute_paths
-from sheafnet.errors import DivergenceError, Interrupted, RunDirectoryError, SheafnetError
+from sheafnet.errors import (
+    DivergenceError,
+    Interrupted,
+    NetworkError,
+    RunDirectoryError,
+    SheafnetError,
+)
 from sheafnet.runtime.checkpoint import Checkpoint, Checkpoints
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import open_device
@@ -78,7 +84,7 @@ def simulate(
     config = with_absolute_paths(config)
     plan = Plan.open(config)
     Keep.within(plan)  # refuses what no folder of that size can hold
-    with _before_it_began(), _machines(plan) as machines:
+    with _before_it_began("the run began; nothing was written"), _machines(plan) as machines:
         directory = RunDirectory.create(config, run_dir)
         with directory.hold():
             return _Run(plan, directory, machines, begin, on_start, on_progress).to_its_end()
@@ -111,7 +117,7 @@ def resume(
     """
     begin = time.perf_counter()
     directory = RunDirectory.open(run_dir)
-    with _before_it_began(), directory.hold():
+    with _before_it_began("the run went on; it stands as it stood"), directory.hold():
         config = directory.resumable(overrides)
         plan = Plan.open(config)
         with _machines(plan) as machines:
@@ -122,17 +128,11 @@ def resume(
 
 
 @contextmanager
-def _before_it_began() -> Iterator[None]:
+def _before_it_began(what: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted("interrupted before the run began; nothing was written") from None
-
-
-def _mark(directory: RunDirectory, status: Status, **facts: str) -> None:
-    """Note how the run ended; where that cannot be written, why it ended is told all the same."""
-    with suppress(RunDirectoryError):
-        directory.mark(status, **facts)
+        raise Interrupted(f"interrupted before {what}") from None
 
 
 @dataclass(frozen=True)
@@ -148,21 +148,27 @@ class _Run:
 
     def to_its_end(self, checkpoint: Checkpoint | None = None) -> Result:
         """From `checkpoint`, or else the beginning; how it ends is marked in the directory."""
-        directory = self.directory
+        path = self.directory.path
         try:
             return self._go(checkpoint)
         except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
-            _mark(directory, "interrupted")
+            self._mark_end("interrupted")
             raise Interrupted(
-                f"interrupted; what was measured is in {directory.path}. "
-                f"`sheafnet resume {directory.path}` goes on."
+                f"interrupted; what was measured is in {path}. `sheafnet resume {path}` goes on."
             ) from None
         except SheafnetError as error:
-            _mark(directory, _status(error), error=str(error))
+            self._mark_end(_status(error), error=str(error))
+            if isinstance(error, NetworkError):
+                error.add_note(f"`sheafnet resume {path}` goes on.")
             raise
         except Exception as error:
-            _mark(directory, "failed", error=f"{type(error).__name__}: {error}")
+            self._mark_end("failed", error=f"{type(error).__name__}: {error}")
             raise
+
+    def _mark_end(self, status: Status, **facts: str) -> None:
+        """Mark how the run ended; on a full disk that stays undone, and what ended it is raised."""
+        with suppress(RunDirectoryError):
+            self.directory.mark(status, **facts)
 
     def _go(self, checkpoint: Checkpoint | None) -> Result:
         with _session(self.plan, self.directory, self.machines) as session:
@@ -175,6 +181,7 @@ class _Run:
                     self.on_progress(progress)
             summary = session.finish(startup_s, time.perf_counter() - self.begin)
             self.directory.mark("finished")
+            Checkpoints(self.directory.path).clear()
             return Result(summary, self.directory.path)
 
 
@@ -194,10 +201,16 @@ def _session(
 ) -> AbstractContextManager[Session]:
     """The run; on leaving, everything that it started has ended."""
     if plan.config.run.backend == "local":
-        return nullcontext(Coordinator(plan, LocalPool(plan, directory.path), directory))
+        return _in_this_process(plan, directory)
     from sheafnet.runtime.ray_cluster import RaySession
 
     return RaySession(plan, directory, machines)
+
+
+@contextmanager
+def _in_this_process(plan: Plan, directory: RunDirectory) -> Iterator[Session]:
+    with directory.hold_books():
+        yield Coordinator(plan, LocalPool(plan, directory.path), directory)
 
 
 def _status(error: SheafnetError) -> Status:

@@ -114,6 +114,17 @@ def test_interrupted_again_and_again(tiny: MakeConfig, tmp_path: Path) -> None:
     assert artifacts(run) == artifacts(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("before", [126, 127, 255])
+def test_however_often_it_was_resumed_before(tiny: MakeConfig, tmp_path: Path, before: int) -> None:
+    """Frames carry the incarnation, and a number from 128 on would take a byte more."""
+    run = broken_off(tiny(*EVERY), tmp_path)[0]
+    directory = RunDirectory.open(run)
+    directory.mark("running", incarnation=before)
+    sheafnet.resume(run)
+    assert directory.about()["incarnation"] == before + 1
+    assert artifacts(run) == artifacts(tmp_path / "whole")
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny: MakeConfig, tmp_path: Path) -> None:
     left = broken_off(tiny(*EVERY), tmp_path)
     whole = artifacts(tmp_path / "whole")

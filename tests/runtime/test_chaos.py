@@ -7,14 +7,23 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import ray
 import yaml
+from ray.exceptions import RayError
 
 import sheafnet
-from sheafnet.runtime.coordinator import Progress
+from sheafnet.runtime.coordinator import Coordinator, Progress
+from sheafnet.runtime.host import Host
+from sheafnet.runtime.machines import this_machine
+from sheafnet.runtime.plan import Plan
+from sheafnet.runtime.ray_cluster import HostProcess, RayPool, start_private
 from sheafnet.runtime.rundir import RunDirectory
 from tests.conftest import TINY, MakeConfig, artifacts
 from tests.runtime.test_ray import children_of, end_of, named, until_training
@@ -69,6 +78,78 @@ def test_hosts_killed_in_every_phase(tiny: MakeConfig, tmp_path: Path, round_: i
     for name in ("rounds.jsonl", "ledger.jsonl"):
         assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert artifacts(run) == artifacts(tmp_path / "whole")
+
+
+def answer_for_ever(host: Any) -> None:
+    while ray.get(host.alive.remote()):
+        pass
+
+
+class PoolWithAWeakActor(RayPool):
+    """Kills the first actor that it makes in the place of host 1, before that can listen."""
+
+    killed = 0
+
+    def _make(self, at: int) -> Any:
+        host = super()._make(at)
+        if self._hosts and at == 1 and not self.killed:
+            ray.get(host.alive.remote())
+            ray.kill(host)
+            with pytest.raises(RayError):
+                answer_for_ever(host)
+            self.killed += 1
+        return host
+
+
+def test_both_hosts_die_and_one_of_those_in_their_place(tiny: MakeConfig, tmp_path: Path) -> None:
+    """The other one listens already, at an address that nobody has been told."""
+    config = tiny("run.stretch=2", "run.backend=ray", "run.nodes_per_actor=2")
+    sockets, plan = tmp_path / "sockets", Plan.open(config)
+    sockets.mkdir()
+    start_private()
+    try:
+        here = ray.get_runtime_context().get_node_id()
+        machine = replace(this_machine(config), id=here)
+        directory = RunDirectory.create(config, tmp_path / "run")
+        pool = PoolWithAWeakActor(plan, directory.path, [machine], str(sockets))
+        coordinator = Coordinator(plan, pool, directory)
+        coordinator.start()
+        assert coordinator.step() is not None
+        for host in pool._hosts:
+            ray.kill(host)
+        while coordinator.step() is not None:
+            pass
+        coordinator.finish(0.0, 0.0)
+    finally:
+        ray.shutdown()
+    assert pool.killed == 1
+    assert len(directory.about()["recoveries"]) == 2
+    sheafnet.simulate(tiny("run.stretch=2"), run_dir=tmp_path / "whole")
+    assert artifacts(tmp_path / "run") == artifacts(tmp_path / "whole")
+
+
+def test_a_survivor_lets_go_of_its_nodes_before_it_makes_them_anew(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sheafnet.runtime.ray_cluster._end_with_parent", lambda: None)
+    config = tiny()
+    process = HostProcess(config, tmp_path, [[0, 1, 2, 3]], 0)
+    addresses = {0: process.listen(f"ipc://{tmp_path}/0")}
+    process.abort()  # nothing to end yet
+    process.connect(addresses, None, 0)
+    process.run(next(Plan.open(config).stretches()))
+    before = [weakref.ref(node) for node in process._host._nodes.values()]
+    there: list[int] = []
+    make = Host.__init__
+
+    def counting(self: Host, *arguments: Any) -> None:
+        there.append(sum(node() is not None for node in before))
+        make(self, *arguments)
+
+    monkeypatch.setattr(Host, "__init__", counting)
+    process.connect(addresses, None, 1)
+    process._hub.close()
+    assert there == [0]
 
 
 def test_coordinator_driver_and_raylet_killed_one_after_the_other(

@@ -1,8 +1,11 @@
 """The store of checkpoints: whole or not there, whatever is broken in between."""
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 import sheafnet
 from sheafnet.config import Config
-from sheafnet.errors import ConfigError, DivergenceError, RunDirectoryError
+from sheafnet.errors import ConfigError, DivergenceError, Interrupted, RunDirectoryError
 from sheafnet.network.frame import Frame, Kind, encode, run_tag
 from sheafnet.network.payload import WireDtype
 from sheafnet.network.switchboard import Switchboard
 from sheafnet.runtime.checkpoint import KEPT, Checkpoints, Part
 from sheafnet.runtime.plan import Plan
-from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.runtime.rundir import RunDirectory, Status
 from tests.conftest import MakeConfig, artifacts
 
 HOSTS = 2
@@ -69,7 +72,14 @@ class Store(RuleBasedStateMachine):
         self.number += 1
         self.store.commit(self.number, self.parts(self.number, HOSTS), {"done": self.number})
         self.whole[self.number] = True
-        self.whole = {n: self.whole[n] for n in sorted(self.whole, reverse=True)[:KEPT]}
+        here = [n for n in sorted(self.whole, reverse=True) if n <= self.number]
+        self.whole = {n: self.whole[n] for n in here[:KEPT]}
+
+    @rule()
+    def go_back(self) -> None:
+        """The run goes on from the newest checkpoint that is whole, as after a death."""
+        found, _ = self.store.newest()
+        self.number = 0 if found is None else found.number
 
     @rule(hosts=st.integers(0, HOSTS))
     def die_before_the_commit(self, hosts: int) -> None:
@@ -124,10 +134,27 @@ TestStore = Store.TestCase
 TestStore.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 
 
-def test_a_frame_of_an_earlier_incarnation_is_dropped_and_in_no_ledger(tiny: MakeConfig) -> None:
+def test_refused_checkpoints_make_room_for_those_of_the_run_that_goes_on(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    for number in (11, 12):
+        store.commit(number, [store.write_part(number, 0, {0: state_of(number, 0)})], {})
+        (tmp_path / "checkpoints" / f"{number:06d}" / "manifest").write_text("damaged")
+    assert store.newest()[0] is None  # so the run begins anew
+    store.commit(1, [store.write_part(1, 0, {0: state_of(1, 0)})], {})
+    found, refused = store.newest()
+    assert found is not None
+    assert found.number == 1
+    assert refused == []
+
+
+@pytest.mark.parametrize(("now", "before"), [(2, (0, 1)), (1, (0, 127)), (0, (126, 127))])
+def test_a_frame_of_an_earlier_incarnation_is_dropped_and_in_no_ledger(
+    tiny: MakeConfig, now: int, before: tuple[int, int]
+) -> None:
+    """Incarnations are counted modulo 128."""
     topology = Plan.open(tiny()).topology
-    board = Switchboard(topology, incarnation=2)
-    for incarnation in (0, 1):
+    board = Switchboard(topology, incarnation=now)
+    for incarnation in before:
         frame = Frame(
             Kind.PROJECTION, run_tag(1), incarnation, 0, 0, 0, WireDtype.FLOAT32, 0, None, b""
         )
@@ -217,3 +244,103 @@ def test_a_run_that_diverges_diverges_again(tiny: MakeConfig, tmp_path: Path) ->
     with pytest.raises(DivergenceError) as second:
         sheafnet.resume(tmp_path / "run")
     assert str(first.value) == str(second.value)
+
+
+def test_a_run_has_one_coordinator_whatever_the_backend(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a killed run on Ray may live a moment longer than the command line."""
+    monkeypatch.setattr("sheafnet.runtime.rundir._FENCE_S", 0.2)
+    logs = [(broken / name).read_bytes() for name in ("rounds.jsonl", "ledger.jsonl")]
+    with (
+        RunDirectory(broken).hold_books(),
+        pytest.raises(RunDirectoryError, match=r"is in use by process \d+ on "),
+    ):
+        sheafnet.resume(broken)
+    assert logs == [(broken / name).read_bytes() for name in ("rounds.jsonl", "ledger.jsonl")]
+    sheafnet.resume(broken)
+
+
+def test_broken_off_between_the_summary_and_the_end(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, run = RunDirectory.mark, tmp_path / "run"
+
+    def interrupted(self: RunDirectory, status: Status, **facts: object) -> None:
+        if status == "finished":
+            raise KeyboardInterrupt
+        mark(self, status, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "mark", interrupted)
+        with pytest.raises(Interrupted):
+            sheafnet.simulate(tiny("run.checkpoint_every=1"), run_dir=run)
+    again: list[sheafnet.Progress] = []
+    sheafnet.resume(run, on_progress=again.append)
+    assert again == []
+    assert RunDirectory.open(run).about()["status"] == "finished"
+    assert not (run / "checkpoints").exists()
+
+
+def full(*_: object) -> None:
+    raise RunDirectoryError("run.json: cannot be written: No space left on device.")
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt(), DivergenceError("a loss is NaN")])
+def test_how_a_run_ended_is_told_though_it_cannot_be_written(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: BaseException
+) -> None:
+    def end_on_a_full_disk(_: sheafnet.Progress) -> None:
+        monkeypatch.setattr(RunDirectory, "_write_about", full)
+        raise ends
+
+    with pytest.raises((Interrupted, DivergenceError)) as found:
+        sheafnet.simulate(tiny(), run_dir=tmp_path / "run", on_progress=end_on_a_full_disk)
+    assert found.value.exit_code == (130 if isinstance(ends, KeyboardInterrupt) else 3)
+    assert RunDirectory.open(tmp_path / "run").about()["status"] == "running"
+
+
+def test_what_the_system_refuses_is_an_error_with_its_place(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(number: int) -> Callable[..., object]:
+        def refused(*_: object, **__: object) -> object:
+            raise OSError(number, os.strerror(number))
+
+        return refused
+
+    for place, number, words in (
+        ("pathlib.Path.is_file", errno.EACCES, "cannot be read: Permission denied"),
+        ("fcntl.flock", errno.ENOLCK, "cannot be locked: No locks available"),
+        ("os.fsync", errno.ENOSPC, "cannot be written: No space left on device"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, refuse(number))
+            with pytest.raises(RunDirectoryError) as found:
+                sheafnet.resume(broken)
+        assert str(broken) in str(found.value)
+        assert words in str(found.value)
+
+
+def test_interrupted_while_it_looks_for_machines(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Plan) -> None:
+        raise KeyboardInterrupt
+
+    about = (broken / "run.json").read_bytes()
+    monkeypatch.setattr("sheafnet.runtime.simulate._machines", interrupted)
+    with pytest.raises(Interrupted, match="before the run went on; it stands as it stood"):
+        sheafnet.resume(broken)
+    assert (broken / "run.json").read_bytes() == about
+
+
+def test_a_run_of_a_cluster_goes_on_in_one_process(tiny: MakeConfig, tmp_path: Path) -> None:
+    """Neither its address nor its ports are of use there; what else was left out is forgotten."""
+    where = ("run.backend=ray", "run.address=10.0.0.1:6379", "run.ports=5000-5009")
+    directory = RunDirectory.create(tiny(*where), tmp_path / "run")
+    directory.mark("failed", left_out=["checkpoints (no shared storage)"])
+    sheafnet.resume(tmp_path / "run", ["run.backend=local"])
+    assert "left_out" not in directory.about()
+    sheafnet.simulate(tiny(), run_dir=tmp_path / "whole")
+    assert artifacts(tmp_path / "run") == artifacts(tmp_path / "whole")

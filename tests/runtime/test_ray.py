@@ -137,6 +137,7 @@ def test_a_host_that_dies_too_often_ends_the_run_with_its_nodes_named(
     message = words.strip().splitlines()[-1]
     assert "died" in message
     assert "(a, b)" in message or "(c, d)" in message
+    assert message.endswith(f"`sheafnet resume {tmp_path / 'run'}` goes on.")
     assert "Traceback" not in words
     assert status(tmp_path) == "failed"
     assert (tmp_path / "run" / "rounds.jsonl").read_text().count("\n") >= 4

@@ -179,7 +179,7 @@ def test_a_whole_file_on_a_full_disk_leaves_the_old_one(
 def test_a_file_where_the_parameters_belong_is_named(tiny: MakeConfig, tmp_path: Path) -> None:
     directory = RunDirectory.create(tiny(), tmp_path / "run")
     (directory.path / "parameters").write_text("mine")
-    with pytest.raises(RunDirectoryError, match="parameters: cannot be made: File exists"):
+    with pytest.raises(RunDirectoryError, match="parameters: cannot be written: File exists"):
         directory.write_parameters("a", {"w": np.zeros(3, np.float32)})
     assert (directory.path / "parameters").read_text() == "mine"
 
