@@ -222,6 +222,7 @@ def test_a_registered_encoder_reaches_the_actors(
     assert saved["encoder.1.weight"].shape == (8, 12)
 
 
+@pytest.mark.long
 def test_a_port_that_is_no_ray_is_given_up(start, tmp_path: Path) -> None:
     with socket.socket() as deaf:  # it takes connections and never says a word
         deaf.bind(("127.0.0.1", 0))
@@ -246,7 +247,9 @@ def test_other_endings_are_as_clean_as_ctrl_c(start, tmp_path: Path, ending: int
     assert status(tmp_path) == "interrupted"
 
 
-@pytest.mark.parametrize("name", ["HostProcess", "CoordinatorProcess"])
+@pytest.mark.parametrize(
+    "name", ["HostProcess", pytest.param("CoordinatorProcess", marks=pytest.mark.long)]
+)
 def test_a_stopped_process_is_noticed(start, tmp_path: Path, name: str) -> None:
     """Neither dead nor answering: only a deadline can end the wait for it."""
     process = start("--nodes-per-actor", "2", "--set", "run.deadline_s=1")
