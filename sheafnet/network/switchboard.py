@@ -59,7 +59,7 @@ class Switchboard:
         try:
             frame = decode(buffer)
             behind = (self._incarnation - frame.incarnation) % INCARNATIONS
-            if 0 < behind < INCARNATIONS // 2:
+            if 0 < behind < INCARNATIONS // 2 and behind <= self._incarnation:
                 self.stale += 1
                 return
             if frame.edge >= len(self._topology.edges):

@@ -78,8 +78,8 @@ class Host:
         self._hub = hub
         self._at = at
         self._checkpoints = Checkpoints(run)
-        incarnation %= INCARNATIONS
         self._board = Switchboard(plan.method.network, hub, incarnation)
+        incarnation %= INCARNATIONS
         self._endpoints: dict[int, Endpoint] = {}
         self._nodes: dict[int, Node] = {}
         self._stop = threading.Event()

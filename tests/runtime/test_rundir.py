@@ -156,14 +156,13 @@ def test_a_whole_file_on_a_full_disk_leaves_the_old_one(
 ) -> None:
     directory = RunDirectory.create(tiny(), tmp_path / "run")
     before = {path.name: path.read_bytes() for path in directory.path.iterdir()}
-    write, tried = Path.write_bytes, []
+    tried = []
 
-    def fills_up(path: Path, data: bytes) -> int:
-        tried.append(path.name)
-        write(path, data[:10])
+    def fills_up(file: int) -> None:
+        tried.append(file)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", fills_up)
+    monkeypatch.setattr(os, "fsync", fills_up)
     for write_it, name in (
         (lambda: directory.mark("failed", error="x"), "run.json"),
         (lambda: directory.write_summary({"schema": 1}), "summary.json"),
