@@ -154,6 +154,7 @@ def test_the_machine_is_described() -> None:
     assert tuple(here.packages) == PACKAGES
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_every_part_is_measured_beside_its_references() -> None:
     told: list[str] = []

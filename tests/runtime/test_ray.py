@@ -247,9 +247,8 @@ def test_other_endings_are_as_clean_as_ctrl_c(start, tmp_path: Path, ending: int
     assert status(tmp_path) == "interrupted"
 
 
-@pytest.mark.parametrize(
-    "name", ["HostProcess", pytest.param("CoordinatorProcess", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["HostProcess", "CoordinatorProcess"])
 def test_a_stopped_process_is_noticed(start, tmp_path: Path, name: str) -> None:
     """Neither dead nor answering: only a deadline can end the wait for it."""
     process = start("--nodes-per-actor", "2", "--set", "run.deadline_s=1")

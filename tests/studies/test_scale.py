@@ -369,6 +369,7 @@ def test_sizes_are_read_ascending() -> None:
 # On actors
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_two_sizes_on_actors(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
