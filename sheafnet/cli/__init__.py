@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, get_args
@@ -83,15 +83,9 @@ def _simulate(
     output: FormatOption = Format.text,
 ) -> None:
     """Train the network, lose modalities, infer them, and say what it cost in bytes."""
-    options = {
-        "training.rounds": rounds,
-        "run.seed": seed,
-        "run.backend": backend.value if backend else None,
-        "run.address": address,
-        "run.nodes_per_actor": nodes_per_actor,
-    }
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    config = load_config(topology, [*_chosen(method, overrides), *given])
+    what = _given({"training.rounds": rounds, "run.seed": seed})
+    where = _where(backend, address, nodes_per_actor)
+    config = load_config(topology, [*_chosen(method, overrides), *what, *where])
     with run_progress(output) as (on_start, on_progress):
         result = simulate(config, run_dir=run_dir, on_start=on_start, on_progress=on_progress)
     _print(result, output)
@@ -107,17 +101,26 @@ def _resume(
     output: FormatOption = Format.text,
 ) -> None:
     """Go on from the last checkpoint, and end as if the run had not been broken off."""
-    options = {
-        "run.backend": backend.value if backend else None,
-        "run.address": address,
-        "run.nodes_per_actor": nodes_per_actor,
-    }
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    given = [*(overrides or ()), *_where(backend, address, nodes_per_actor)]
     with run_progress(output) as (on_start, on_progress):
-        result = resume(
-            run, [*(overrides or ()), *given], on_start=on_start, on_progress=on_progress
-        )
+        result = resume(run, given, on_start=on_start, on_progress=on_progress)
     _print(result, output)
+
+
+def _where(backend: Backend | None, address: str | None, nodes_per_actor: str | None) -> list[str]:
+    """The overrides that say where a run takes place."""
+    return _given(
+        {
+            "run.backend": backend.value if backend else None,
+            "run.address": address,
+            "run.nodes_per_actor": nodes_per_actor,
+        }
+    )
+
+
+def _given(options: Mapping[str, object]) -> list[str]:
+    """Options of the command line that were given, as overrides."""
+    return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
 def _print(result: Result, output: Format) -> None:

@@ -103,6 +103,8 @@ class Coordinator:
         self._spectrum: Spectrum | None = None
         self._submitted: deque[Stretch] = deque()
         self._done = 0
+        self._rounds: dict[Phase, int] = dict.fromkeys(PHASES, 0)
+        """Rounds of each phase that are done, in as many stretches as `_done`."""
         self._since = 0.0
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
@@ -111,7 +113,8 @@ class Coordinator:
         lengths = {"rounds": 0, "ledger": 0}
         if checkpoint is not None:
             books = checkpoint.books()
-            self._done, lengths = books["done"], books["lengths"]
+            self._done, self._rounds = books["done"], books["rounds"]
+            lengths = books["lengths"]
             self._account.load(books["account"])
             self._measured.load(books["measured"])
             self._watch.load(books["watch"])
@@ -126,14 +129,12 @@ class Coordinator:
         self._since = time.perf_counter()
 
     def _books(self) -> Books:
-        done: dict[Phase, int] = dict.fromkeys(PHASES, 0)
-        for stretch in islice(self._plan.stretches(), self._done):
-            done[stretch.phase] = stretch.first + stretch.rounds
         spectrum = self._spectrum
         return {
             "done": self._done,
+            "rounds": self._rounds,
             "lengths": self._directory.lengths(),
-            "account": self._account.state(done),
+            "account": self._account.state(self._rounds),
             "measured": self._measured.state(),
             "watch": self._watch.state(),
             "costs": self._costs.state(),
@@ -174,6 +175,7 @@ class Coordinator:
             if report.failure is not None:
                 raise report.failure
         self._done += 1
+        self._rounds[stretch.phase] = stretch.first + stretch.rounds
         if self._done > self._furthest:
             self._furthest, self._restarts = self._done, 0
         self._commit(stretch, reports)
