@@ -6,7 +6,7 @@ What only a registry can know (options of a data set or of an encoder) is kept a
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     ConfigDict,
@@ -28,13 +28,15 @@ from sheafnet.validation import check_model
 
 Positive = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
-EstimatorName = Literal["mean", "ridge", "zero", "train-mean"]
+EstimatorName = Literal["mean", "ridge", "zero", "train-mean", "diffusion"]
 MethodName = Literal["sheafalign", "imagebind", "all-pairs", "local", "concat-supervised"]
 
 CENTRED: tuple[MethodName, ...] = ("imagebind", "concat-supervised")
 """Methods with a hub."""
 SINGLE_SPACE: tuple[MethodName, ...] = ("imagebind", "all-pairs")
 """Methods that send sections as they are, in one space for all."""
+NOT_ALIGNED: tuple[MethodName, ...] = ("local", "concat-supervised")
+"""Methods whose neighbours do not meet in a space."""
 
 
 def _comparison_dim(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -218,6 +220,24 @@ class InferenceConfig(Model):
     dual_map: Literal["learned", "fitted"] = "fitted"
     """Q of the ``mean`` estimator: learned by L_recon, or its closed form from the moments."""
     wire_dtype: Dtype = "float32"
+    diffusion: Literal["relay", "harmonic"] = "relay"
+    """What a node makes of its neighbours' estimates of what they miss too."""
+    diffusion_iterations: Annotated[int, Field(ge=0, lt=256)] = 0
+    """How often neighbours exchange their estimates after the answers of a round; 0: never."""
+
+    @property
+    def estimators(self) -> tuple[EstimatorName, ...]:
+        """Those that a run measures."""
+        names: tuple[EstimatorName, ...] = get_args(EstimatorName)
+        return tuple(name for name in names if name != "diffusion" or self.diffusion_iterations)
+
+    @model_validator(mode="after")
+    def _the_used_estimator_is_measured(self) -> Self:
+        if self.estimator not in self.estimators:
+            raise ValueError(
+                f"estimator: {self.estimator} needs diffusion_iterations of at least 1"
+            )
+        return self
 
 
 class EvaluationConfig(Model):
@@ -331,6 +351,15 @@ class Config(Model):
             raise ValueError(
                 f"training.exchange_gradients completes the gradient of sheafalign; "
                 f"{self.method.name} has no use for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _diffusion_is_among_neighbours(self) -> Self:
+        if self.inference.diffusion_iterations and self.method.name in NOT_ALIGNED:
+            raise ValueError(
+                f"inference.diffusion_iterations: under {self.method.name} neighbours exchange no "
+                "estimates; leave it at 0"
             )
         return self
 

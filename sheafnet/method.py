@@ -24,7 +24,7 @@ et al. 2021) on every edge.
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sheafnet.config import CENTRED, SINGLE_SPACE, Config, MethodName
+from sheafnet.config import CENTRED, NOT_ALIGNED, SINGLE_SPACE, Config, MethodName
 from sheafnet.topology import Edge, Topology
 from sheafnet.validation import nearest
 
@@ -76,7 +76,7 @@ class Method:
     @property
     def aligns(self) -> bool:
         """Whether neighbours can compare and replace what they send: they meet in a space."""
-        return self.name == "sheafalign" or self.name in SINGLE_SPACE
+        return self.name not in NOT_ALIGNED
 
     @property
     def fuses(self) -> bool:

@@ -21,6 +21,8 @@ from sheafnet.network.frame import (
     Mask,
     encode,
     pack_mask,
+    round_of,
+    step_of,
     unpack_mask,
 )
 from sheafnet.network.ledger import Count, Fate, Key, Ledger, key_of, measure
@@ -33,9 +35,12 @@ _ONE_MESSAGE = Count(messages=1)
 _ONCE: tuple[Lot, ...] = ("delivered",)
 """Attempts at a message where no simulated link says otherwise."""
 UNREAD_LIMIT = 16
-"""Frames of one edge that may wait unread; an honest neighbour is at most a round ahead."""
+"""Frames of one edge that may wait unread, steps of diffusion aside; an honest neighbour is at most
+a round ahead."""
 _WHOLE = frozenset({Kind.PROJECTION, Kind.GRADIENT, Kind.GALLERY})
 """Kinds that always carry every row of the batch, and so no mask."""
+_REPLIES = frozenset({Kind.ANSWER, Kind.ESTIMATE})
+"""Kinds whose rows, and so their mask, are among those that were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,13 @@ class Limits:
     rows: dict[Kind, int]
     """Rows of a whole batch (and mask bits) of each kind that the run uses; others are refused."""
     dtypes: dict[Kind, WireDtype]
+    iterations: int = 0
+    """Steps of diffusion in an inference round."""
+
+    @property
+    def unread(self) -> int:
+        """Frames of one edge that may wait unread: as many rounds, whatever their steps."""
+        return UNREAD_LIMIT * (1 + self.iterations)
 
 
 class Transport(Protocol):
@@ -106,7 +118,7 @@ class Endpoint:
         self,
         edge: int,
         kind: Kind,
-        round_: int,
+        number: int,
         array: Array | None = None,
         mask: Mask | None = None,
     ) -> None:
@@ -115,16 +127,17 @@ class Endpoint:
         Args:
             edge: index of an edge of this node.
             kind: what the frame is.
-            round_: round within the kind's phase.
+            number: the round within the kind's phase; of an estimate, as `frame.numbered` has it.
             array: (rows, d_ij) float32; None for a request.
-            mask: the rows that are meant: of those asked for in an answer, else of the batch.
+            mask: the rows that are meant: of those asked for in an answer or an estimate, else of
+                the batch.
 
         Raises:
             ProtocolError: the edge does not allow it.
             DivergenceError: the array is not finite.
         """
         begin = time.thread_time()
-        own = self._edge(edge)
+        own, round_ = self._edge(edge), round_of(kind, number)
         try:
             rows = self._checked_rows(own, kind, round_, array, mask)
         except ProtocolError as error:
@@ -136,7 +149,7 @@ class Endpoint:
             kind=kind,
             run=self._limits.run,
             incarnation=self._incarnation,
-            round=round_,
+            round=number,
             edge=edge,
             direction=key.direction,
             dtype=dtype,
@@ -150,7 +163,7 @@ class Endpoint:
         count, receiver = measure(frame, len(buffer)), own.other(self.node)
         attempts = _ONCE
         if self._links is not None:
-            attempts = self._links.attempts(kind, round_, edge, key.direction)
+            attempts = self._links.attempts(kind, number, edge, key.direction)
         for _ in attempts:
             self.ledger.record("sent", key, count)
             self._transport.send(receiver, buffer)
@@ -178,7 +191,8 @@ class Endpoint:
                 raise
             except ProtocolError as error:
                 arrow = self._arrow(edge, edge.other(self.node))
-                raise ProtocolError(f"{arrow}, round {frame.round}: {error}") from None
+                round_ = round_of(frame.kind, frame.round)
+                raise ProtocolError(f"{arrow}, round {round_}: {error}") from None
             if self._reception is not None and not self._passes(self._reception, frame, count):
                 fate = None
             elif address in self._missed:
@@ -227,9 +241,9 @@ class Endpoint:
         """
         found = {}
         for address in addresses:
-            edge, kind, round_ = address
+            edge, kind, number = address
             message = self._mail.pop(address, None)
-            self._last_taken[edge, kind] = round_
+            self._last_taken[edge, kind] = number
             if message is None:
                 self._miss(address)
             else:
@@ -251,8 +265,9 @@ class Endpoint:
             self.ledger.record(fate, self._incoming(address), count)
 
     def _incoming(self, address: Address) -> Key:
-        edge, kind, round_ = address
-        return Key(kind.phase, round_, edge, 1 - self._edges[edge].direction(self.node))
+        edge, kind, number = address
+        direction = 1 - self._edges[edge].direction(self.node)
+        return Key(kind.phase, round_of(kind, number), edge, direction)
 
     def _edge(self, index: int) -> Edge:
         edge = self._edges.get(index)
@@ -266,7 +281,7 @@ class Endpoint:
     ) -> int:
         limit = self._limits.rows.get(kind, -1)
         if mask is not None and not (
-            mask.shape == (limit,) or (kind is Kind.ANSWER and mask.ndim == 1 and mask.size < limit)
+            mask.shape == (limit,) or (kind in _REPLIES and mask.ndim == 1 and mask.size < limit)
         ):
             raise ProtocolError(f"a row mask of shape {mask.shape} for {limit} rows")
         if array is None:
@@ -303,26 +318,30 @@ class Endpoint:
         expected = WireDtype.NONE if frame.kind is Kind.REQUEST else self._limits.dtypes[frame.kind]
         if frame.dtype is not expected:
             raise ProtocolError(f"{frame.dtype.name} where {expected.name} was agreed")
-        if self._unread[frame.edge] >= UNREAD_LIMIT:
-            raise ProtocolError(f"{UNREAD_LIMIT} frames are unread already")
+        if self._unread[frame.edge] >= self._limits.unread:
+            raise ProtocolError(f"{self._limits.unread} frames are unread already")
+        if frame.kind is Kind.ESTIMATE and not 1 <= step_of(frame.round) <= self._limits.iterations:
+            raise ProtocolError(
+                f"step {step_of(frame.round)} of {self._limits.iterations} of diffusion"
+            )
         mask = None if frame.mask is None else unpack_mask(frame.mask, limit)
         _check_rows(frame.kind, limit, frame.rows, mask)
-        if frame.kind is Kind.ANSWER:
+        if frame.kind in _REPLIES:
             mask = self._answered_rows(frame, mask)
         array = unpack(frame.payload, frame.dtype, frame.rows, edge.dim)
         self._peer_incarnation[frame.edge] = frame.incarnation
         return Message(array, mask)
 
     def _answered_rows(self, frame: Frame, given: Mask | None) -> Mask | None:
-        """The rows of the batch that an answer has; None where it has all that were asked for.
+        """The rows of the batch that a reply has; None where it has all that were asked for.
 
-        An answer that nobody will read any more is not looked into.
+        A reply that nobody will read any more is not looked into.
         """
         if frame.round <= self._last_taken.get((frame.edge, frame.kind), -1):
             return None
         round_, asked = self._asked.get(frame.edge, (-1, None))
-        if asked is None or frame.round != round_:
-            raise ProtocolError("an answer that nobody asked for")
+        if asked is None or round_of(frame.kind, frame.round) != round_:
+            raise ProtocolError(f"an {frame.kind.name.lower()} that nobody asked for")
         count = int(asked.sum())
         if given is None:
             if frame.rows != count:
@@ -341,7 +360,7 @@ class Endpoint:
 def _check_rows(kind: Kind, limit: int, rows: int, mask: Mask | None) -> None:
     """What a kind may have for rows and mask; the same rule at both ends."""
     if mask is None:
-        right = rows == limit if kind in _WHOLE else kind is Kind.ANSWER and rows <= limit
+        right = rows == limit if kind in _WHOLE else kind in _REPLIES and rows <= limit
     else:
         named = 0 if kind is Kind.REQUEST else int(mask.sum())
         right = kind not in _WHOLE and rows == named

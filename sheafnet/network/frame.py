@@ -5,18 +5,20 @@ A frame is a msgpack array of eleven elements, in this order::
     head         version * 16 + kind
     run          32-bit tag of the run, its top bit set (so it always takes 5 bytes)
     incarnation  how often the run has been restarted, modulo `INCARNATIONS`
-    round        round within the phase that the kind belongs to
+    round        round within the phase that the kind belongs to; of an estimate `STEPS` * round
+                 + step (`numbered`, `round_of`, `step_of`)
     edge         index of the edge
     direction    0 tail to head, 1 head to tail
     dtype        of the payload
     rows         of the payload
     mask         bin: the rows that are meant (`pack_mask`), or nil where all are; in an answer
-                 the rows among those that were asked for, else among those of the batch
+                 and an estimate the rows among those that were asked for, else among those of
+                 the batch
     payload      bin: rows x d_ij values, little-endian, C order
     checksum     CRC-32 of every byte before it, always in 5 bytes
 
-A directed edge carries at most one frame of a kind in a round, so (edge, direction, kind, round)
-names a message. The number of columns does not travel: it is the d_ij that both ends of the edge
+A directed edge carries at most one frame of a kind with the same number in the field ``round``,
+so (edge, direction, kind, that number) names a message. The number of columns does not travel: it is the d_ij that both ends of the edge
 know. Every number and length takes the shortest of its msgpack forms, so that a message has one
 spelling: what `decode` accepts, `encode` gives back byte for byte. Payload bytes are those of
 `payload`, control bytes those of `mask`, and all others are framing. This module neither opens a
@@ -38,6 +40,8 @@ from sheafnet.network.payload import WireDtype
 VERSION = 1
 MAX_FRAME_BYTES = 1 << 28
 MAX_ROWS = 1 << 24
+STEPS = 256
+"""Estimates are numbered in steps of diffusion, from 1, fewer than this in a round."""
 INCARNATIONS = 128
 """Incarnations are counted modulo this, so that one takes a byte however often a run is mended."""
 _FIELDS = 11
@@ -62,6 +66,7 @@ class Kind(IntEnum):
     PROTOTYPES = 3
     REQUEST = 4
     ANSWER = 5
+    ESTIMATE = 6
 
     @property
     def phase(self) -> Phase:
@@ -70,7 +75,7 @@ class Kind(IntEnum):
 
 
 Address = tuple[int, Kind, int]
-"""(edge, kind, round): what a node waits for."""
+"""(edge, kind, number in the field ``round``): what a node waits for."""
 
 _KINDS = tuple(Kind)
 _DTYPES = tuple(WireDtype)
@@ -81,6 +86,7 @@ _PHASE_OF: dict[Kind, Phase] = {
     Kind.PROTOTYPES: "evaluation",
     Kind.REQUEST: "inference",
     Kind.ANSWER: "inference",
+    Kind.ESTIMATE: "inference",
 }
 
 
@@ -98,6 +104,21 @@ class Frame:
     rows: int
     mask: bytes | None
     payload: bytes
+
+
+def numbered(round_: int, step: int) -> int:
+    """What an estimate of a step has in its field ``round``."""
+    return STEPS * round_ + step
+
+
+def round_of(kind: Kind, number: int) -> int:
+    """The round within its phase of a frame with `number` in its field ``round``."""
+    return number // STEPS if kind is Kind.ESTIMATE else number
+
+
+def step_of(number: int) -> int:
+    """The step of an estimate with `number` in its field ``round``."""
+    return number % STEPS
 
 
 def run_tag(value: int) -> int:

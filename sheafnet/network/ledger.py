@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
 from sheafnet.errors import AccountingError
-from sheafnet.network.frame import Frame, Phase
+from sheafnet.network.frame import Frame, Phase, round_of
 
 Fate = Literal["sent", "delivered", "late", "dropped", "rejected", "duplicated", "missed"]
 """What became of a message. ``missed``: the receiver's wait for it ended without it."""
@@ -68,7 +68,8 @@ class Count:
 
 def key_of(frame: Frame) -> Key:
     """Where `frame` is accounted."""
-    return Key(frame.kind.phase, frame.round, frame.edge, frame.direction)
+    round_ = round_of(frame.kind, frame.round)
+    return Key(frame.kind.phase, round_, frame.edge, frame.direction)
 
 
 def measure(frame: Frame, size: int) -> Count:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sheafnet.config import Config
 from sheafnet.errors import ConfigError
 from sheafnet.faults import Ends, FaultsConfig
-from sheafnet.network.frame import Frame, Kind, Phase
+from sheafnet.network.frame import Frame, Kind, Phase, round_of
 from sheafnet.seeds import stream
 from sheafnet.topology import Edge, Topology
 from sheafnet.validation import nearest
@@ -32,7 +32,8 @@ ARRIVES: frozenset[Lot] = frozenset({"delivered", "duplicated"})
 _NO_MORE: frozenset[Lot] = ARRIVES | {"late"}
 """After these the sender does not try again."""
 _REPLY_TO = {Kind.ANSWER: Kind.REQUEST, Kind.GRADIENT: Kind.PROJECTION}
-"""Kinds that are sent only to who has delivered the other kind in the same round."""
+"""Kinds that are sent only to who has delivered the other kind in the same round. Estimates are
+sent only to whom the sender's own answer has reached."""
 _PROBABILITIES = ("loss", "corruption", "delay", "reordering", "duplication")
 _REMEMBERED = 1 << 16
 
@@ -82,9 +83,9 @@ class Links:
         """The links of a run; None where nothing goes wrong."""
         return None if config.faults is None else cls(config, network)
 
-    def delivers(self, kind: Kind, round_: int, edge: int, direction: int) -> bool:
+    def delivers(self, kind: Kind, number: int, edge: int, direction: int) -> bool:
         """Whether the receiver gets the message, if the method has its sender send it."""
-        attempts = self.attempts(kind, round_, edge, direction)
+        attempts = self.attempts(kind, number, edge, direction)
         return bool(attempts) and attempts[-1] in ARRIVES
 
     def active(self, phase: Phase, round_: int, edge: int) -> bool:
@@ -111,35 +112,38 @@ class Links:
             spoiled[bit // 8] ^= 1 << bit % 8
         return bytes(spoiled)
 
-    def _attempts(self, kind: Kind, round_: int, edge: int, direction: int) -> tuple[Lot, ...]:
+    def _attempts(self, kind: Kind, number: int, edge: int, direction: int) -> tuple[Lot, ...]:
         """The fate of every transmission of a message, in order; none where it is not sent.
 
         Args:
             kind: of the message.
-            round_: within the phase of the kind.
+            number: in the field ``round`` of the message.
             edge: index of the channel.
             direction: 0 from its tail to its head, 1 back.
         """
         phase = kind.phase
         if phase == "evaluation":
             return ("delivered",)
-        channel = self._network.edges[edge]
+        channel, round_ = self._network.edges[edge], round_of(kind, number)
         sender = channel.sender(direction)
         if self.asleep(phase, round_, sender) or not self.active(phase, round_, edge):
             return ()
         prompt = _REPLY_TO.get(kind)
         if prompt is not None and not self.delivers(prompt, round_, edge, 1 - direction):
             return ()
+        if kind is Kind.ESTIMATE and not self.delivers(Kind.ANSWER, round_, edge, direction):
+            return ()
         found: list[Lot] = []
-        for lot in self._lots(kind, round_, channel, direction):
+        for lot in self._lots(kind, number, channel, direction):
             found.append(lot)
             if lot in _NO_MORE:
                 break
         return tuple(found)
 
-    def _lots(self, kind: Kind, round_: int, edge: Edge, direction: int) -> Iterator[Lot]:
+    def _lots(self, kind: Kind, number: int, edge: Edge, direction: int) -> Iterator[Lot]:
         """What would become of each transmission that the sender may try."""
         phase, tries = kind.phase, 1 + self._faults.retransmissions
+        round_ = round_of(kind, number)
         if self._unreachable(phase, round_, edge, direction):
             for _ in range(tries):
                 yield "dropped"
@@ -148,7 +152,7 @@ class Links:
             yield "delivered"
             return
         straggles = self._straggles(phase, round_, edge.sender(direction))
-        names = ("link", edge.index, direction, kind.name, round_)
+        names = ("link", edge.index, direction, kind.name, number)
         draws = stream(self._seed, "faults", *names).random((tries, len(_PROBABILITIES)))
         for hits in draws < self._chances[edge.index, direction]:
             loss, corruption, delay, reordering, duplication = hits.tolist()

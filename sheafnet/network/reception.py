@@ -7,7 +7,7 @@ without it: in its own round, whenever it arrived.
 """
 
 from sheafnet.errors import FrameError
-from sheafnet.network.frame import Address, Frame, decode, encode
+from sheafnet.network.frame import Address, Frame, decode, encode, round_of
 from sheafnet.network.ledger import Count, Fate
 from sheafnet.network.links import ARRIVES, Links, Lot
 from sheafnet.topology import Topology
@@ -53,11 +53,12 @@ class Reception:
 
     def awaits(self, address: Address) -> bool:
         """Whether the node is awake in that round, and so misses what does not come."""
-        return not self._links.asleep(address[1].phase, address[2], self._node)
+        _, kind, number = address
+        return not self._links.asleep(kind.phase, round_of(kind, number), self._node)
 
     def _attempts(self, address: Address) -> tuple[Lot, ...]:
-        edge, kind, round_ = address
-        return self._links.attempts(kind, round_, edge, self._incoming[edge])
+        edge, kind, number = address
+        return self._links.attempts(kind, number, edge, self._incoming[edge])
 
     def _refuse_damaged(self, frame: Frame, attempt: int) -> None:
         """Damage the bytes of `frame`, of which there is one encoding, and have them refused."""

@@ -115,7 +115,7 @@ def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Prog
     expected = _from_all(node, Kind.REQUEST if node.fused is None else Kind.ANSWER, round_)
     if node.asleep("inference", round_):
         yield expected
-        records.append(InferenceRecord.nothing(round_))
+        records.append(InferenceRecord.nothing(round_, ESTIMATORS))
         return
     split = node.config.evaluation.split
     size = node.dataset.size(split)
@@ -128,7 +128,7 @@ def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Prog
         for channel in mail:
             values = array_of(section[node.tensor(have)])
             node.endpoint.send(channel, Kind.ANSWER, round_, values, None if have.all() else have)
-        records.append(InferenceRecord.nothing(round_, missed=len(expected) - len(mail)))
+        records.append(InferenceRecord.nothing(round_, ESTIMATORS, len(expected) - len(mail)))
         return
     whole = np.ones(chosen.batch_size, dtype=np.bool_)
     for channel, _, _ in expected:

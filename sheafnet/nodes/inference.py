@@ -6,10 +6,11 @@ from torch import Tensor
 
 from sheafnet.network.channel import Message
 from sheafnet.network.frame import Kind
+from sheafnet.nodes.diffusion import Heard, diffuse, reached, told
 from sheafnet.nodes.events import inference_events, missing_rows
 from sheafnet.nodes.node import Labelled, Node, Program, array_of
 from sheafnet.nodes.records import EstimatorSums, InferenceRecord
-from sheafnet.sheaf.estimators import ESTIMATORS, AffineMap, estimate
+from sheafnet.sheaf.estimators import AffineMap, estimate
 
 Rows = npt.NDArray[np.bool_]
 
@@ -18,8 +19,9 @@ def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
     """Ask, answer, estimate; appends the round's record to `records`.
 
     The node asks every neighbour for the rows that it misses, answers for those rows that it is
-    asked for and has, and estimates its missing sections from the answers. The true sections of
-    missing rows are computed too, as the yardstick; no message and no estimate uses them. Where
+    asked for and has, estimates its missing sections from the answers, and goes on, if that is
+    chosen, with the estimates of neighbours that miss the same rows. The true sections of missing
+    rows are computed too, as the yardstick; no message and no estimate uses them. Where
     neighbours do not align (local), nobody is asked. A node that sleeps is not judged; the requests
     that it waits for are dropped.
     """
@@ -33,7 +35,7 @@ def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
     asked = [(edge, Kind.REQUEST, round_) for edge in askers]
     if node.asleep("inference", round_):
         yield asked
-        records.append(InferenceRecord.nothing(round_))
+        records.append(InferenceRecord.nothing(round_, chosen.estimators))
         return
     missing = missing_rows(chosen, seed, node.spec, round_)
     batch = node.labelled(split, inference_events(chosen, round_, size))
@@ -46,19 +48,35 @@ def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
             _answer(node, k, requests[k], ~missing, batch.section, round_)
     answers = yield wanted
     late = len(askers) - len(requests) + len(wanted) - len(answers)
-    records.append(_judge(node, round_, missing, batch, answers, late))
+    given = {
+        position: told(node, answers[edge.index], missing)
+        for position, edge in enumerate(node.edges)
+        if edge.index in answers
+    }
+    diffused = None
+    if chosen.diffusion_iterations:
+        short = {k: _asked(r) for k, r in requests.items() if (_asked(r) & missing).any()}
+        waited = [k for k, _, _ in wanted if k not in answers or answers[k].mask is not None]
+        diffused, more = yield from diffuse(node, round_, missing, short, waited, given)
+        late += more
+    records.append(_judge(node, round_, missing, batch, given, diffused, late))
 
 
 def _answer(
     node: Node, edge: int, request: Message, have: Rows, section: Tensor, round_: int
 ) -> None:
     """Send p of the rows that are asked for and present, and which these are if some are not."""
-    assert request.mask is not None, "a request is its mask"
-    given = request.mask & have
+    asked = _asked(request)
+    given = asked & have
     position = next(k for k, e in enumerate(node.edges) if e.index == edge)
     projection = node.project(section[node.tensor(given)])[position]
-    partial = None if given.sum() == request.mask.sum() else have[request.mask]
+    partial = None if given.sum() == asked.sum() else have[asked]
     node.endpoint.send(edge, Kind.ANSWER, round_, array_of(projection), partial)
+
+
+def _asked(request: Message) -> Rows:
+    assert request.mask is not None, "a request is its mask"
+    return request.mask
 
 
 def _judge(
@@ -66,30 +84,26 @@ def _judge(
     round_: int,
     missing: Rows,
     batch: Labelled,
-    answers: dict[int, Message],
+    given: Heard,
+    diffused: Tensor | None,
     late: int,
 ) -> InferenceRecord:
     rows = node.tensor(missing)
     count = int(rows.sum())
     truth, targets = batch.section[rows], [labels[rows] for labels in batch.labels]
-    given: dict[int, tuple[Tensor, Tensor]] = {}
-    answered = rows.new_zeros(count)
-    for position, edge in enumerate(node.edges):
-        if edge.index in answers:
-            message = answers[edge.index]
-            here = node.tensor(missing if message.mask is None else message.mask)[rows]
-            given[position] = here, node.tensor(message.array)
-            answered |= here
-    duals, ridge = _duals(node), node.config.inference.ridge
+    duals, chosen = _duals(node), node.config.inference
     estimators: dict[str, EstimatorSums] = {}
-    for name in ESTIMATORS:
-        guess = estimate(name, given, count, node.moments, duals, ridge)
+    for name in chosen.estimators:
+        if name == "diffusion" and diffused is not None:
+            guess = diffused
+        else:
+            guess = estimate(name, given, count, node.moments, duals, chosen.ridge)
         error = float((guess - truth).square().sum())
         estimators[name] = EstimatorSums(error, _correct(node, guess, targets))
     return InferenceRecord(
         round=round_,
         missing=count,
-        unanswered=count - int(answered.sum()),
+        unanswered=count - int(reached(given, truth).sum()),
         missed=late,
         variance=float((truth - node.moments.mean_section).square().sum()),
         judged=count * len(targets),

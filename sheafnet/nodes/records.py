@@ -1,8 +1,8 @@
 """What a node reports of a round: plain numbers, no tensors, nothing that another node sees."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import get_args
 
 from sheafnet.config import EstimatorName
 
@@ -84,7 +84,9 @@ class InferenceRecord:
     estimators: dict[str, EstimatorSums] = field(default_factory=dict)
 
     @classmethod
-    def nothing(cls, round_: int, missed: int = 0) -> "InferenceRecord":
+    def nothing(
+        cls, round_: int, estimators: Iterable[EstimatorName], missed: int = 0
+    ) -> "InferenceRecord":
         """The record of a node that judges nothing: it slept, or another speaks for it."""
-        sums = {name: EstimatorSums(0.0, 0) for name in get_args(EstimatorName)}
+        sums: dict[str, EstimatorSums] = {name: EstimatorSums(0.0, 0) for name in estimators}
         return cls(round_, 0, 0, missed, 0.0, 0, None, sums)

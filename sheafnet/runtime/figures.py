@@ -3,11 +3,10 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from sheafnet.config import EstimatorName
 from sheafnet.network.frame import Phase
 from sheafnet.network.ledger import FATES, Account, Count
 from sheafnet.nodes.events import gallery_size
@@ -245,7 +244,7 @@ def _missing(plan: Plan, measured: Measurements) -> Missing:
             nmse=mean_known(node.estimators[name].nmse for node in judged),
             accuracy=mean_known(node.estimators[name].accuracy for node in judged),
         )
-        for name in get_args(EstimatorName)
+        for name in plan.config.inference.estimators
     }
     used = estimators[plan.config.inference.estimator]
     return Missing(

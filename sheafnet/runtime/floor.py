@@ -33,6 +33,7 @@ class Floor:
         name = (config.inference if phase == "inference" else config.training).wire_dtype
         dtype = WireDtype.named(name)
         masks = self._missing_masks() if phase == "inference" else []
+        known = self._estimated(masks) if phase == "inference" else []
         found = {}
         for edge in self._method.network.edges:
             for direction in (0, 1):
@@ -41,7 +42,7 @@ class Floor:
                 elif phase == "evaluation":
                     times, rows = self._evaluation(edge, direction)
                 else:
-                    times, rows = 1, self._inference(edge, direction, masks)
+                    times, rows = 1, self._inference(edge, direction, masks, known)
                 found[edge.index, direction] = times * sum(
                     payload_bytes(dtype, count, edge.dim) for count in rows
                 )
@@ -62,7 +63,10 @@ class Floor:
             return times, []
         return times, [gallery, self._labelled_classes(edge)]
 
-    def _inference(self, edge: Edge, direction: int, masks: list[Mask]) -> list[int]:
+    def _inference(
+        self, edge: Edge, direction: int, masks: list[Mask], known: list[list[Mask]]
+    ) -> list[int]:
+        """Answers, and estimates in every step of diffusion."""
         sender = edge.sender(direction)
         have = ~masks[sender]
         if self._method.fuses:
@@ -71,8 +75,22 @@ class Floor:
             answered = masks[edge.other(sender)] & have
         else:
             answered = np.zeros_like(have)
-        rows: list[int] = answered.sum(axis=1).tolist()
-        return rows
+        asked = masks[edge.other(sender)]
+        told = [estimated[sender] & asked for estimated in known if self._asks(edge)]
+        return [int(count) for rows in (answered, *told) for count in rows.sum(axis=1)]
+
+    def _estimated(self, masks: list[Mask]) -> list[list[Mask]]:
+        """Per step of diffusion and node, the missing rows of which it has an estimate before."""
+        network, steps = self._method.topology, []
+        known = [~mask for mask in masks]
+        for _ in range(self._config.inference.diffusion_iterations):
+            near = [
+                np.any([known[e.other(n)] for e in network.incident(n)], axis=0)
+                for n in range(len(masks))
+            ]
+            known = [here | there for here, there in zip(known, near, strict=True)]
+            steps.append([here & mask for here, mask in zip(known, masks, strict=True)])
+        return steps
 
     def _asks(self, edge: Edge) -> bool:
         """Whether the ends of a channel compare and ask each other: they are neighbours."""

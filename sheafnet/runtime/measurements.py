@@ -3,11 +3,10 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import TypeAdapter
 
-from sheafnet.config import EstimatorName
 from sheafnet.nodes.records import (
     EstimatorSums,
     EvaluationRecord,
@@ -184,7 +183,7 @@ def _sum(records: Sequence[InferenceRecord]) -> InferenceRecord:
                 sum(r.estimators[name].square_error for r in records),
                 sum(r.estimators[name].correct for r in records),
             )
-            for name in get_args(EstimatorName)
+            for name in records[-1].estimators
         },
     )
 

@@ -131,9 +131,12 @@ class Plan:
         }
         if training.exchange_gradients or self.method.fuses:
             rows[Kind.GRADIENT] = training.batch_size
+        if inference.diffusion_iterations:
+            rows[Kind.ESTIMATE] = inference.batch_size
         train, infer = WireDtype.named(training.wire_dtype), WireDtype.named(inference.wire_dtype)
         dtypes = {kind: infer if kind.phase == "inference" else train for kind in rows}
-        return Limits(run_tag(derive(self.config.run.seed, "run", run)), rows, dtypes)
+        tag = run_tag(derive(self.config.run.seed, "run", run))
+        return Limits(tag, rows, dtypes, inference.diffusion_iterations)
 
     def floor(self, phase: Phase) -> dict[tuple[int, int], int]:
         """Fewest payload bytes that `phase` can take, per (channel, direction)."""

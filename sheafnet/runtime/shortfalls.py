@@ -153,7 +153,7 @@ def reconstruction(missing: Missing, inference: InferenceConfig) -> list[Finding
     if inference.dual_map == "learned":
         lagging = _poor(missing, "mean") - _poor(missing, "ridge")
     poor: set[str] = set()
-    if missing.estimator in ("mean", "ridge"):
+    if missing.estimator in ("mean", "ridge", "diffusion"):
         poor = _poor(missing, missing.estimator)
     if missing.estimator == "mean":
         poor -= lagging
@@ -183,6 +183,8 @@ def reconstruction(missing: Missing, inference: InferenceConfig) -> list[Finding
                     "a higher inference.ridge."
                     if missing.estimator == "ridge"
                     else "inference.estimator=ridge, inference.dual_map=fitted."
+                    if missing.estimator == "mean"
+                    else "inference.estimator=ridge."
                 ),
             )
         )

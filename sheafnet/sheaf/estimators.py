@@ -5,7 +5,8 @@
 ``zero``        the zero vector
 ``train-mean``  the mean section of training: the best constant
 
-Where no neighbour answered, ``mean`` and ``ridge`` are the train mean.
+These are of one hop; `diffusion` goes on from there with neighbours that miss theirs too. Where no
+neighbour answered, ``mean`` and ``ridge`` are the train mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,8 @@ from sheafnet.config import EstimatorName
 AffineMap = tuple[Tensor, Tensor]
 """Weight (d_i, k) and offset (d_i,)."""
 
-ESTIMATORS: tuple[EstimatorName, ...] = get_args(EstimatorName)
+ESTIMATORS: tuple[EstimatorName, ...] = tuple(n for n in get_args(EstimatorName) if n != "diffusion")
+"""The estimators of one hop."""
 
 
 _KEPT = 64

@@ -12,7 +12,6 @@ from sheafnet.runtime.summary import Summary
 from sheafnet.validation import nearest
 
 Better = Literal["higher", "lower"]
-ESTIMATORS = ("mean", "ridge", "zero", "train-mean")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def figures_of(config: Config) -> dict[str, Figure]:
     ]
     estimates = [
         figure
-        for name in ESTIMATORS
+        for name in config.inference.estimators
         for figure in (
             Figure(f"missing_nmse_{_plain(name)}", f"missing: NMSE, {name}", "", "lower"),
             Figure(
