@@ -101,6 +101,8 @@ BAD_VALUES = [
     ("inference: {missing_nodes: node0}", 4, "inference.missing_nodes = 'node0'", "a list"),
     ("inference: {missing_nodes: [3]}", 4, "inference.missing_nodes.0 = 3", "string"),
     ("inference: {ridge: 0.0}", 4, "inference.ridge = 0.0", "greater than 0"),
+    ("inference: {diffusion: heat}", 4, "inference.diffusion = 'heat'", "'relay' or 'harmonic'"),
+    ("inference: {diffusion_iterations: 256}", 4, "diffusion_iterations = 256", "less than 256"),
     ("inference: {estimator: magic}", 4, "inference.estimator = 'magic'", "'mean', 'ridge'"),
     ("evaluation: {gallery: 1}", 4, "evaluation.gallery = 1", "equal to 2 or 'all'"),
     (
@@ -339,6 +341,19 @@ def test_exchanged_gradients_need_something_to_exchange(load, refusal, file):
         message = refusal(GENERATED + text)
         assert message.startswith(f"{file}:4: training: exchange_gradients has nothing to send")
         assert "reconstruction_gradient: full and reconstruction: neighbour" in message
+
+
+def test_diffusion_needs_iterations_and_neighbours_that_meet(load, refusal, file):
+    off, on = load(GENERATED).inference, load(GENERATED, "inference.diffusion_iterations=2").inference
+    assert on.estimators == (*off.estimators, "diffusion")
+    used = "inference:\n  estimator: diffusion\n"
+    assert load(GENERATED + used + "  diffusion_iterations: 255\n").inference.estimator == "diffusion"
+    assert refusal(GENERATED + used) == (
+        f"{file}:4: inference: estimator: diffusion needs diffusion_iterations of at least 1."
+    )
+    for method in ("local", "concat-supervised"):
+        message = refusal(GENERATED, f"method={method}", "inference.diffusion_iterations=1")
+        assert f"under {method} neighbours exchange no estimates; leave it at 0" in message
 
 
 @pytest.mark.parametrize("edge", ["left-right", "[left]", "[left, right, left]", "[1, 2]", "{}"])

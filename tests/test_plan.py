@@ -212,6 +212,9 @@ def test_limits_are_the_sizes_of_the_run():
     assert limits.run == opened.limits("one").run != opened.limits("two").run
     exchanged = plan(training={"exchange_gradients": True, "reconstruction_gradient": "full"})
     assert exchanged.limits("one").rows[Kind.GRADIENT] == 128
+    diffused = plan(inference={"batch_size": 19, "diffusion_iterations": 7}).limits("one")
+    assert (diffused.rows[Kind.ESTIMATE], diffused.iterations) == (19, 7)
+    assert limits.iterations == 0
 
 
 # Placement.

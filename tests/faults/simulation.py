@@ -49,7 +49,7 @@ def draw_config(seed: int) -> Config:
     if method == "sheafalign" and rng.random() < 0.5:
         training |= {"exchange_gradients": True, "reconstruction_gradient": "full"}
     training["wire_dtype"] = rng.choice(["float32", "float16", "bfloat16", "int8"])
-    values = {
+    values: dict[str, Any] = {
         "name": "simulated",
         "dataset": {"name": "synthetic", "features": 6, "latent": 2, "classes": 2,
                     "test_events": 12},
@@ -63,6 +63,12 @@ def draw_config(seed: int) -> Config:
         "run": {"backend": "local", "seed": seed, "stretch": rng.randint(1, 3)},
         "faults": draw_faults(rng, nodes, edges),
     }  # fmt: skip
+    if method not in ("local", "concat-supervised") and rng.random() < 0.5:
+        values["inference"] |= {
+            "diffusion": rng.choice(["relay", "harmonic"]),
+            "diffusion_iterations": rng.choice([1, 2, 5]),
+            "wire_dtype": rng.choice(["float32", "int8"]),
+        }
     return check_model(Config, values)
 
 

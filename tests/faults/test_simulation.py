@@ -38,6 +38,9 @@ def test_the_seeds_draw_every_kind_of_fault_and_method() -> None:
     }  # fmt: skip
     assert {config.training.wire_dtype for config in configs} > {"int8", "float32"}
     assert any(config.training.exchange_gradients for config in configs)
+    assert {c.inference.diffusion for c in configs if c.inference.diffusion_iterations} == {
+        "relay", "harmonic"
+    }  # fmt: skip
 
 
 def test_another_seed_has_another_digest() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_BYTES, MAX_ROWS, VERSION = 1 << 28, 1 << 24, 1
-PROJECTION, GRADIENT, GALLERY, PROTOTYPES, REQUEST, ANSWER = range(6)
+PROJECTION, GRADIENT, GALLERY, PROTOTYPES, REQUEST, ANSWER, ESTIMATE = range(7)
 NONE, FLOAT32, FLOAT16, BFLOAT16, INT8 = range(5)
 VALUE_BYTES = {NONE: 0, FLOAT32: 4, FLOAT16: 2, BFLOAT16: 2, INT8: 1}
 
@@ -105,7 +105,7 @@ def _read(buffer: bytes) -> Fields:
     if reader.take(5) != checksum or reader.at != len(buffer):
         raise NoFrameError("a wrong checksum, or more after it")
     version, kind = divmod(head, 16)
-    if version != VERSION or kind > ANSWER or direction > 1 or dtype > INT8 or rows > MAX_ROWS:
+    if version != VERSION or kind > ESTIMATE or direction > 1 or dtype > INT8 or rows > MAX_ROWS:
         raise NoFrameError("a field that is out of range")
     return Fields(kind, run, incarnation, round_, edge, direction, dtype, rows, mask, payload)
 
@@ -124,6 +124,8 @@ class Rules:
     dtype: int
     question: tuple[int, int, int]
     """(edge, round, rows that were asked for)."""
+    iterations: int
+    """Of diffusion."""
 
     def allow(self, frame: Fields) -> bool:
         """Whether the node has to accept `frame`."""
@@ -148,7 +150,10 @@ class Rules:
         if frame.kind == PROTOTYPES:
             return named is not None and frame.rows == len(named)
         edge, round_, asked = self.question
-        if (frame.edge, frame.round) != (edge, round_):
+        numbers = [round_]
+        if frame.kind == ESTIMATE:
+            numbers = [256 * round_ + step for step in range(1, self.iterations + 1)]
+        if frame.edge != edge or frame.round not in numbers:
             return False
         if named is None:
             return frame.rows == asked

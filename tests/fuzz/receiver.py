@@ -1,7 +1,8 @@
 """The whole stack that a frame meets on its way in, beside what has to become of it.
 
 Node a of a triangle (a-b with d_ij 2, a-c with 3, b-c with 4) has asked b for rows 1 and 20 in
-round 5. A batch has 24 rows, a gallery 7, and there are 5 classes; all six kinds are in use.
+round 5. A batch has 24 rows, a gallery 7, and there are 5 classes; all seven kinds are in use, and
+estimates are exchanged three times.
 """
 
 import numpy as np
@@ -25,7 +26,9 @@ ROWS = {
     Kind.PROTOTYPES: 5,
     Kind.REQUEST: 24,
     Kind.ANSWER: 24,
+    Kind.ESTIMATE: 24,
 }
+ITERATIONS = 3
 ASKED = (1, 20)
 QUESTION_ROUND = 5
 DTYPES = (WireDtype.FLOAT32, WireDtype.FLOAT16, WireDtype.BFLOAT16, WireDtype.INT8)
@@ -49,22 +52,22 @@ def mask_of(length: int, *rows: int) -> bytes:
 
 
 def honest_frames(dtype: WireDtype, edge: int = AB) -> dict[Kind, bytes]:
-    """What a's neighbour on `edge` may send it: a frame of every kind, in round 5."""
+    """What a's neighbour on `edge` may send it: a frame of every kind, in round 5 (and step 2)."""
     masks = {
         Kind.PROTOTYPES: mask_of(5, 0, 2, 3),
         Kind.REQUEST: mask_of(24, 16),  # takes the form with the rows left out
         Kind.ANSWER: mask_of(2, 1),
+        Kind.ESTIMATE: mask_of(2, 1),
     }
-    rows = ROWS | {Kind.PROTOTYPES: 3, Kind.REQUEST: 0, Kind.ANSWER: 1}
+    rows = ROWS | {Kind.PROTOTYPES: 3, Kind.REQUEST: 0, Kind.ANSWER: 1, Kind.ESTIMATE: 1}
     frames = {}
     for kind in Kind:
         values = np.linspace(-2, 3, rows[kind] * TRIANGLE.edges[edge].dim, dtype=np.float32)
         of_kind = WireDtype.NONE if kind is Kind.REQUEST else dtype
         payload = b"" if kind is Kind.REQUEST else pack(values.reshape(rows[kind], -1), dtype)
+        number = 256 * QUESTION_ROUND + 2 if kind is Kind.ESTIMATE else QUESTION_ROUND
         frames[kind] = encode(
-            Frame(
-                kind, RUN, 0, QUESTION_ROUND, edge, 1, of_kind, rows[kind], masks.get(kind), payload
-            )
+            Frame(kind, RUN, 0, number, edge, 1, of_kind, rows[kind], masks.get(kind), payload)
         )
     return frames
 
@@ -81,8 +84,9 @@ class Receiver:
             rows={int(kind): rows for kind, rows in ROWS.items()},
             dtype=int(dtype),
             question=(AB, QUESTION_ROUND, len(ASKED)),
+            iterations=ITERATIONS,
         )
-        self._limits = Limits(RUN, ROWS, dict.fromkeys(ROWS, dtype))
+        self._limits = Limits(RUN, ROWS, dict.fromkeys(ROWS, dtype), ITERATIONS)
         self.renew()
 
     def renew(self) -> None:
@@ -153,14 +157,19 @@ class Receiver:
         """
         for kind, buffer in self.honest.items():
             self.board.deliver(buffer)
-            mail = self.node.take([(AB, kind, QUESTION_ROUND)])
             rows, sent = ROWS[kind], decode(buffer)
+            mail = self.node.take([(AB, kind, sent.round)])
             if AB not in mail:
                 raise Defect(f"an honest {kind.name.lower()} was refused afterwards")
             array, mask = mail[AB].array, mail[AB].mask
             if pack(array, sent.dtype) != sent.payload:
                 raise Defect(f"an honest {kind.name.lower()} came with other values")
-            expected = {Kind.PROTOTYPES: (0, 2, 3), Kind.REQUEST: (16,), Kind.ANSWER: (20,)}
+            expected = {
+                Kind.PROTOTYPES: (0, 2, 3),
+                Kind.REQUEST: (16,),
+                Kind.ANSWER: (20,),
+                Kind.ESTIMATE: (20,),
+            }
             named = None if mask is None else tuple(np.flatnonzero(mask))
             if named != expected.get(kind) or (mask is not None and len(mask) != rows):
                 raise Defect(f"an honest {kind.name.lower()} came with rows {named}")

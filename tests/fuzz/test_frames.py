@@ -164,7 +164,7 @@ RAW = st.one_of(
 
 
 @given(
-    kind=st.sampled_from(range(6)),
+    kind=st.sampled_from(range(7)),
     dtype=st.sampled_from(range(4)),
     changes=st.dictionaries(st.integers(0, 9), RAW, max_size=4),
     head=st.sampled_from([b"\x9b", b"\x9b", b"\x9b", b"\x9a", b"\xdc\x00\x0b"]),

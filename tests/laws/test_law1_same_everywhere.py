@@ -69,6 +69,23 @@ def test_simulated_faults_are_the_same_everywhere(
         assert ledgers[0].read_bytes() == ledgers[1].read_bytes()
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize("diffusion", ["relay", "harmonic"])
+def test_estimates_that_go_on_are_the_same_everywhere(
+    tiny: MakeConfig, tmp_path: Path, diffusion: str
+) -> None:
+    """In steps, of which some are lost in a storm."""
+    chosen = ["inference.diffusion_iterations=6", f"inference.diffusion={diffusion}"]
+    if diffusion == "relay":
+        chosen.append(STORM)
+    local = run_artifacts(tiny(*chosen), tmp_path / "local")
+    estimators = local["summary"]["missing"]["estimators"]
+    assert estimators["diffusion"] != estimators["ridge"]
+    for each in (1, 3):
+        actors = tiny(*chosen, "run.backend=ray", f"run.nodes_per_actor={each}")
+        assert run_artifacts(actors, tmp_path / str(each)) == local, each
+
+
 def test_the_same_seed_gives_the_same_artifacts(tiny: MakeConfig, tmp_path: Path) -> None:
     first = run_artifacts(tiny(), tmp_path / "1")
     assert run_artifacts(tiny(), tmp_path / "2") == first

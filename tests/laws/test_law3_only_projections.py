@@ -60,11 +60,37 @@ def test_every_buffer_is_a_frame_of_the_method_and_of_its_edges_size(
     assert kinds[Kind.GALLERY] == kinds[Kind.PROTOTYPES] == 10
     assert kinds[Kind.GRADIENT] == 0
     assert kinds[Kind.REQUEST] == kinds[Kind.ANSWER] > 0
+    assert kinds[Kind.ESTIMATE] == 0
     for frame in frames:
         dim = topology.edges[frame.edge].dim
         assert len(frame.payload) == 4 * dim * frame.rows
         if frame.kind is Kind.REQUEST:
             assert frame.rows == 0
+
+
+@pytest.mark.parametrize("diffusion", ["relay", "harmonic"])
+def test_of_an_estimate_too_only_the_projection_crosses(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, diffusion: str
+) -> None:
+    estimates: list[np.ndarray] = []
+    project = Node.project
+
+    def watch(self, section):
+        estimates.append(section.numpy().copy())
+        return project(self, section)
+
+    config = tiny("inference.diffusion_iterations=3", f"inference.diffusion={diffusion}")
+    topology = Plan.open(config).topology
+    monkeypatch.setattr(Node, "project", watch)
+    buffers, sections = tapped(config, tmp_path / "run", monkeypatch)
+    frames = [decode(buffer) for buffer in buffers]
+    told = [frame for frame in frames if frame.kind is Kind.ESTIMATE]
+    # 4 rounds of 3 steps; at most as many each way over 5 edges.
+    assert {divmod(f.round, 256) for f in told} == {(r, s) for r in range(4) for s in (1, 2, 3)}
+    assert 0 < len(told) <= 4 * 3 * 10
+    assert all(len(f.payload) == 4 * topology.edges[f.edge].dim * f.rows for f in told)
+    wire = b"".join(buffers)
+    assert not any(row.tobytes() in wire for rows in [*sections, *estimates] for row in rows[:8])
 
 
 def test_no_section_of_any_node_is_in_any_buffer(

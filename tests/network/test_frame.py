@@ -138,6 +138,18 @@ GOLDEN = {
         32,
         22,
     ),
+    # Step 2 of round 5: 256 * 5 + 2 = 0x0502 takes 3 bytes. Rows 1 and 2 of those asked for, bits 06;
+    # (2, 2) float16: 1.0 = 3c00, 0.5 = 3800, -2.0 = c000, 0 = 0000.
+    # 21 - 1 nil + 2 bin header + 2 = 24, and a byte of mask
+    "estimate": (
+        Frame(
+            Kind.ESTIMATE, 0x80000001, 0, 1282, 5, 0, WireDtype.FLOAT16, 2, b"\x06",
+            bytes.fromhex("003c003800c00000"),
+        ),
+        "9b 16 ce80000001 00 cd0502 05 00 02 02 c40106 c408 003c003800c00000 ce8fd85c44",
+        33,
+        24,
+    ),
 }  # fmt: skip
 
 PROJECTION, ANSWER = GOLDEN["projection"][0], GOLDEN["answer"][0]
@@ -297,7 +309,7 @@ FIELDS = (
 # nil or bin, or where it does not end.
 REFUSED = object()
 ELEMENTS: list[tuple[str, Any]] = [
-    *((spec_number(n).hex(), n) for n in (0, 1, 2, 4, 5, 6, 15, 16, 21, 22, 31, 32, 37, 127, 255)),
+    *((spec_number(n).hex(), n) for n in (0, 1, 2, 4, 5, 6, 15, 16, 21, 22, 23, 31, 32, 37, 127, 255)),
     *((spec_number(n).hex(), n) for n in (MAX_ROWS, MAX_ROWS + 1, 2**31, 2**32 - 1)),
     # Numbers in more bytes than they need, or as signed ones: a message has one spelling.
     ("cc10", REFUSED), ("cd0001", REFUSED), ("ce00000002", REFUSED), ("d001", REFUSED),
@@ -334,7 +346,7 @@ def allowed(field: str, value: Any) -> bool:
     if type(value) is not int or not 0 <= value <= 0xFFFFFFFF:
         return False
     return {
-        "head": value in range(16, 22),
+        "head": value in range(16, 23),
         "direction": value in (0, 1),
         "dtype": value in range(5),
         "rows": value <= 2**24,
@@ -364,7 +376,7 @@ def test_any_element_in_any_field_with_a_right_checksum(position):
         (0, "00", "version 0"),
         (0, "20", "version 2"),
         (0, "cd1010", "version 257"),
-        (0, "16", "unknown kind 6"),
+        (0, "17", "unknown kind 7"),
         (0, "1f", "unknown kind 15"),
         (3, "ff", "32-bit number"),
         (3, "c3", "32-bit number"),

@@ -10,11 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sheafnet.network.channel import UNREAD_LIMIT
 from sheafnet.network.frame import Kind, decode, encode, run_tag
 from sheafnet.network.ledger import REJECTED_LIMIT
 from tests.fuzz.mutate import seal
-from tests.fuzz.receiver import AB, AC, DTYPES, QUESTION_ROUND, Receiver, honest_frames
+from tests.fuzz.receiver import AB, AC, DTYPES, ITERATIONS, QUESTION_ROUND, Receiver, honest_frames
 
 
 def fates(receiver: Receiver) -> dict[str, int]:
@@ -62,7 +61,8 @@ def test_every_lie_in_a_byte_before_the_payload_is_judged_by_its_fields() -> Non
                     accepted[kind] += 1
                     receiver.renew()
     # Of one byte each: 127 other incarnations and 127 other rounds. The head makes a gradient of a
-    # projection and the reverse, which have the same rows here, and prototypes of an answer.
+    # projection and the reverse, which have the same rows here, and prototypes of an answer or an
+    # estimate.
     numbers = 127 + 127
     assert accepted == {
         Kind.PROJECTION: numbers + 1,
@@ -76,6 +76,8 @@ def test_every_lie_in_a_byte_before_the_payload_is_judged_by_its_fields() -> Non
         Kind.REQUEST: numbers + 7 + 84 + 255 + 1,
         # No other round was asked; the second of the two rows that were, or the first.
         Kind.ANSWER: 127 + 1 + 1,
+        # The same, and the two other steps of the round, whose number takes three bytes.
+        Kind.ESTIMATE: 127 + 1 + 1 + 2,
     }
 
 
@@ -125,6 +127,20 @@ def test_a_replayed_answer_is_none_to_the_next_question() -> None:
     assert not receiver.node.arrived([(AB, Kind.ANSWER, 9)])
 
 
+def test_an_estimate_belongs_to_a_step_of_the_question() -> None:
+    """Steps 1 to 3 of round 5: 1281 to 1283; no other round, and nothing that was not asked."""
+    receiver = Receiver(DTYPES[0])
+    estimate = decode(receiver.honest[Kind.ESTIMATE])
+    steps = [1280, 1281, 1282, 1283, 1284, 1025, 1537, 5]
+    for number in steps:
+        receiver.board.deliver(encode(replace(estimate, round=number)))
+    arrived = [n for n in steps if receiver.node.arrived([(AB, Kind.ESTIMATE, n)])]
+    assert arrived == [1281, 1282, 1283]
+    assert fates(receiver) == {"delivered": 3, "rejected": 5}
+    receiver.board.deliver(encode(replace(estimate, edge=AC, round=1281)))
+    assert "an estimate that nobody asked for" in receiver.board.rejections[-1]
+
+
 def test_frames_of_a_node_that_is_no_neighbour() -> None:
     """Of the edge b-c, of edges that do not exist, and of a's own direction."""
     receiver = Receiver(DTYPES[0])
@@ -143,7 +159,7 @@ def test_a_frame_of_another_edge_of_its_receiver_has_not_its_shape() -> None:
     for kind, frame in honest_frames(DTYPES[0], AC).items():
         if kind is not Kind.REQUEST:
             receiver.board.deliver(encode(replace(decode(frame), edge=AB)))
-    assert fates(receiver) == {"rejected": 5}
+    assert fates(receiver) == {"rejected": 6}
     receiver.check_unharmed()
 
 
@@ -163,11 +179,11 @@ def test_a_flood_of_well_formed_frames_fills_no_memory() -> None:
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    array_bytes = 24 * 2 * 4
-    assert held < 16 * (array_bytes + 1000) + REJECTED_LIMIT * 1000
-    assert receiver.board.rejected == flood - (UNREAD_LIMIT - 1)
-    assert fates(receiver) == {"delivered": UNREAD_LIMIT, "rejected": REJECTED_LIMIT}
-    addresses = [(AB, Kind.PROJECTION, 100 + number) for number in range(UNREAD_LIMIT - 1)]
+    array_bytes, limit = 24 * 2 * 4, 16 * (1 + ITERATIONS)
+    assert held < limit * (array_bytes + 1000) + REJECTED_LIMIT * 1000
+    assert receiver.board.rejected == flood - (limit - 1)
+    assert fates(receiver) == {"delivered": limit, "rejected": REJECTED_LIMIT}
+    addresses = [(AB, Kind.PROJECTION, 100 + number) for number in range(limit - 1)]
     for address in [(AB, Kind.PROJECTION, 9), *addresses]:
         assert receiver.node.take([address]).keys() == {AB}
     receiver.board.deliver(encode(replace(projection, round=5000)))

@@ -23,6 +23,7 @@ A, B, C, D = range(4)
 AB, AC, BC, CD = range(4)
 EDGES = [["a", "b"], ["b", "c"], ["c", "d"], ["a", "c"]]
 PROJECTION, GRADIENT, REQUEST, ANSWER = Kind.PROJECTION, Kind.GRADIENT, Kind.REQUEST, Kind.ANSWER
+ESTIMATE = Kind.ESTIMATE
 
 
 def config_of(seed: int = 0, **faults: Any) -> Config:
@@ -190,6 +191,24 @@ def test_a_reply_is_sent_only_to_what_has_arrived() -> None:
     assert one_way.attempts(ANSWER, 0, AB, 1) == ("dropped",)
     assert one_way.attempts(GRADIENT, 0, AB, 0) == ()
     assert one_way.attempts(GRADIENT, 0, AB, 1) == ("dropped",)
+
+
+def test_estimates_go_where_the_answer_before_them_has_arrived() -> None:
+    """Step 3 of round 1 is number 259. d sleeps in round 1; a-b is there in every other one."""
+    some = links(
+        edges=[{"from_to": ["b", "c"], "loss": 0.5}],
+        nodes=[{"node": "d", "rounds": [1, 2], "phase": "inference"}],
+        activity={"schedule": [{"between": ["a", "b"], "every": 2}]},
+    )
+    assert some.attempts(ESTIMATE, 256 * 1 + 3, CD, 0) == ()  # d has asked nothing
+    assert some.attempts(ESTIMATE, 256 * 1 + 3, CD, 1) == ()
+    assert some.attempts(ESTIMATE, 256 * 2 + 3, CD, 0) == ("delivered",)
+    assert [bool(some.attempts(ESTIMATE, 256 * r + 1, AB, 0)) for r in range(4)] == [1, 0, 1, 0]
+    told = {True: set(), False: set()}  # type: dict[bool, set[tuple[str, ...]]]
+    for round_ in range(60):
+        answered = some.delivers(ANSWER, round_, BC, 0)
+        told[answered] |= {some.attempts(ESTIMATE, 256 * round_ + s, BC, 0) for s in range(1, 5)}
+    assert told == {True: {("delivered",), ("dropped",)}, False: {()}}
 
 
 @pytest.mark.parametrize("fault", ["delay", "corruption", "loss"])

@@ -178,6 +178,14 @@ def test_an_nmse_near_that_of_the_train_mean() -> None:
     assert (found.scope, found.where, found.value) == ("network", [], 1.7)
 
 
+def test_diffusion_is_judged_where_it_is_used() -> None:
+    nodes = {"a": {"diffusion": 1.2, "ridge": 0.3}}
+    assert reconstruction(missing(nodes), RIDGE) == []
+    found = only(reconstruction(missing(nodes, used="diffusion"), RIDGE))
+    assert found.figure == "missing.per_node.NODE.estimators.diffusion.nmse"
+    assert found.text.endswith("more training.rounds, inference.estimator=ridge.")
+
+
 def test_rows_without_an_answer_do_not_count_against_the_estimator() -> None:
     # a quarter is answered: they pull the NMSE to 1 - 0.05 / 4 where each is as bad as the bound
     def found(nmse: float, rows: int = 100) -> list[Finding]:

@@ -46,6 +46,20 @@ def test_the_key_is_of_everything_that_can_change_a_figure(
     assert key(network) != first
 
 
+def test_a_younger_key_at_its_default_names_no_other_cell(network: Path) -> None:
+    """Cells that were run before there was diffusion are still those of the same settings."""
+    (plain,) = read_cells(network, (), [0])
+    assert not [name for name in plain.resolved["inference"] if "diffusion" in name]
+    off = ("inference.diffusion=relay", "inference.diffusion_iterations=0")
+    assert key(network, *off) == plain.key
+    on = {
+        key(network, "inference.diffusion_iterations=1"),
+        key(network, "inference.diffusion_iterations=2"),
+        key(network, "inference.diffusion_iterations=2", "inference.diffusion=harmonic"),
+    }
+    assert len(on | {plain.key}) == 4
+
+
 def test_a_cluster_in_the_topology_is_left_alone(network: Path) -> None:
     network.write_text(network.read_text().replace("backend: local", "address: 'h:1'"))
     config = read_cells(network, (), [0])[0].config
