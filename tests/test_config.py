@@ -102,7 +102,12 @@ BAD_VALUES = [
     ("inference: {missing_nodes: [3]}", 4, "inference.missing_nodes.0 = 3", "string"),
     ("inference: {ridge: 0.0}", 4, "inference.ridge = 0.0", "greater than 0"),
     ("inference: {diffusion: heat}", 4, "inference.diffusion = 'heat'", "'relay' or 'harmonic'"),
-    ("inference: {diffusion_iterations: 256}", 4, "diffusion_iterations = 256", "less than 256"),
+    (
+        "inference: {diffusion_iterations: 256}",
+        4,
+        "inference.diffusion_iterations = 256",
+        "than 256",
+    ),
     ("inference: {estimator: magic}", 4, "inference.estimator = 'magic'", "'mean', 'ridge'"),
     ("evaluation: {gallery: 1}", 4, "evaluation.gallery = 1", "equal to 2 or 'all'"),
     (
@@ -344,10 +349,12 @@ def test_exchanged_gradients_need_something_to_exchange(load, refusal, file):
 
 
 def test_diffusion_needs_iterations_and_neighbours_that_meet(load, refusal, file):
-    off, on = load(GENERATED).inference, load(GENERATED, "inference.diffusion_iterations=2").inference
-    assert on.estimators == (*off.estimators, "diffusion")
+    off = load(GENERATED).inference.estimators
+    on = load(GENERATED, "inference.diffusion_iterations=2").inference.estimators
+    assert on == (*off, "diffusion")
     used = "inference:\n  estimator: diffusion\n"
-    assert load(GENERATED + used + "  diffusion_iterations: 255\n").inference.estimator == "diffusion"
+    most = load(GENERATED + used + "  diffusion_iterations: 255\n")
+    assert most.inference.estimator == "diffusion"
     assert refusal(GENERATED + used) == (
         f"{file}:4: inference: estimator: diffusion needs diffusion_iterations of at least 1."
     )

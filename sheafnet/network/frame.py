@@ -17,12 +17,12 @@ A frame is a msgpack array of eleven elements, in this order::
     payload      bin: rows x d_ij values, little-endian, C order
     checksum     CRC-32 of every byte before it, always in 5 bytes
 
-A directed edge carries at most one frame of a kind with the same number in the field ``round``,
-so (edge, direction, kind, that number) names a message. The number of columns does not travel: it is the d_ij that both ends of the edge
-know. Every number and length takes the shortest of its msgpack forms, so that a message has one
-spelling: what `decode` accepts, `encode` gives back byte for byte. Payload bytes are those of
-`payload`, control bytes those of `mask`, and all others are framing. This module neither opens a
-socket nor knows the graph; what an edge allows is checked in `channel`.
+A directed edge carries at most one frame of a kind with the same number in the field ``round``, so
+(edge, direction, kind, that number) names a message. The number of columns does not travel: it is
+the d_ij that both ends of the edge know. Every number and length takes the shortest of its msgpack
+forms, so that a message has one spelling: what `decode` accepts, `encode` gives back byte for byte.
+Payload bytes are those of `payload`, control bytes those of `mask`, and all others are framing.
+This module neither opens a socket nor knows the graph; what an edge allows is checked in `channel`.
 """
 
 from dataclasses import dataclass

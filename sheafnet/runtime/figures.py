@@ -239,7 +239,7 @@ def _missing(plan: Plan, measured: Measurements) -> Missing:
         del totals["missed"]
         per_node[plan.topology.nodes[index].id] = NodeMissing(**totals)
     judged = [node for node in per_node.values() if node.missing]
-    estimators = {
+    estimators: dict[str, Estimate] = {
         name: Estimate(
             nmse=mean_known(node.estimators[name].nmse for node in judged),
             accuracy=mean_known(node.estimators[name].accuracy for node in judged),

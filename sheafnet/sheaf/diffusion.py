@@ -1,4 +1,4 @@
-"""Harmonic extension on the sheaf, at one node: missing sections from what neighbours say of theirs.
+"""Harmonic extension on the sheaf, at one node: missing sections from neighbours' projections.
 
 With the known sections h_K held, the missing ones minimize the consistency energy h^T L h, which
 is to solve L_UU h_U = -L_UK h_K (Hansen and Ghrist 2019, "Toward a spectral theory of cellular

@@ -20,7 +20,9 @@ from sheafnet.config import EstimatorName
 AffineMap = tuple[Tensor, Tensor]
 """Weight (d_i, k) and offset (d_i,)."""
 
-ESTIMATORS: tuple[EstimatorName, ...] = tuple(n for n in get_args(EstimatorName) if n != "diffusion")
+ESTIMATORS: tuple[EstimatorName, ...] = tuple(
+    n for n in get_args(EstimatorName) if n != "diffusion"
+)
 """The estimators of one hop."""
 
 

@@ -48,8 +48,14 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         [STORM, "inference.diffusion_iterations=3"],
     ],
     ids=[
-        "sheafalign", "gradients", "imagebind", "local", "concat-supervised", "faults", "diffusion"
-    ],  # fmt: skip
+        "sheafalign",
+        "gradients",
+        "imagebind",
+        "local",
+        "concat-supervised",
+        "faults",
+        "diffusion",
+    ],
 )
 def test_killed_after_any_stretch(tiny: MakeConfig, tmp_path: Path, overrides: list[str]) -> None:
     left = broken_off(tiny(*EVERY, *overrides), tmp_path)

@@ -138,7 +138,7 @@ GOLDEN = {
         32,
         22,
     ),
-    # Step 2 of round 5: 256 * 5 + 2 = 0x0502 takes 3 bytes. Rows 1 and 2 of those asked for, bits 06;
+    # Step 2 of round 5: 256 * 5 + 2 = 0x0502 takes 3 bytes. Rows 1 and 2 of those asked for are 06;
     # (2, 2) float16: 1.0 = 3c00, 0.5 = 3800, -2.0 = c000, 0 = 0000.
     # 21 - 1 nil + 2 bin header + 2 = 24, and a byte of mask
     "estimate": (
@@ -309,7 +309,7 @@ FIELDS = (
 # nil or bin, or where it does not end.
 REFUSED = object()
 ELEMENTS: list[tuple[str, Any]] = [
-    *((spec_number(n).hex(), n) for n in (0, 1, 2, 4, 5, 6, 15, 16, 21, 22, 23, 31, 32, 37, 127, 255)),
+    *((spec_number(n).hex(), n) for n in (0, 1, 2, 4, 5, 6, 15, 16, 22, 23, 31, 32, 37, 127, 255)),
     *((spec_number(n).hex(), n) for n in (MAX_ROWS, MAX_ROWS + 1, 2**31, 2**32 - 1)),
     # Numbers in more bytes than they need, or as signed ones: a message has one spelling.
     ("cc10", REFUSED), ("cd0001", REFUSED), ("ce00000002", REFUSED), ("d001", REFUSED),
