@@ -372,17 +372,17 @@ class RaySession:
             ActorError: an actor could not be made.
         """
         run = self._plan.config.run
+        self._scratch = ScratchFolder()
         if not ray.is_initialized():
             self._ours = True
             with _interrupt_held():
                 start_private()
+                self._scratch.take(f"{_session_folder()}/sockets")
         here = ray.get_runtime_context().get_node_id()
         machines = [replace(m, id=m.id or here) for m in self._machines]
         transport = run.transport
         if transport == "auto":
             transport = "ipc" if [m.id for m in machines] == [here] else "tcp"
-        if transport == "ipc":
-            self._scratch = ScratchFolder()
         self._coordinator = (
             ray.remote(CoordinatorProcess)
             .options(num_cpus=0, max_concurrency=2, scheduling_strategy=_on(here))
@@ -390,7 +390,7 @@ class RaySession:
                 self._plan.config,
                 self._directory.path.resolve(),
                 machines,
-                None if self._scratch is None else str(self._scratch.path),
+                str(self._scratch.path) if transport == "ipc" else None,
             )
         )
         self._call(self._coordinator.start.remote(checkpoint))
@@ -480,10 +480,16 @@ def start_private() -> None:
 
 def stop_private(keep_logs: bool = False) -> None:
     """Stop the Ray that `start_private` started; its folder goes unless its logs are to be read."""
-    session = ray._private.worker._global_node.get_session_dir_path()
+    session = _session_folder()
     ray.shutdown()
     if not keep_logs:
         shutil.rmtree(session, ignore_errors=True)
+
+
+def _session_folder() -> str:
+    """Where the private Ray keeps its logs and sockets."""
+    folder: str = ray._private.worker._global_node.get_session_dir_path()
+    return folder
 
 
 @contextlib.contextmanager

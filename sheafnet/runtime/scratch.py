@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-_WAIT_FOR_THE_END = 'read -r _; exec rm -rf -- "$0"'
+_WAIT_FOR_THE_END = 'while read -r more; do set -- "$@" "$more"; done; exec rm -rf -- "$0" "$@"'
 """A shell's: its input ends when the process that holds the other end is gone."""
 
 
@@ -28,6 +28,12 @@ class ScratchFolder:
         except OSError:
             shutil.rmtree(self.path, ignore_errors=True)
             raise
+
+    def take(self, path: str) -> None:
+        """Have `path`, of another's folder, removed with it."""
+        assert self._remover.stdin is not None
+        self._remover.stdin.write(f"{path}\n".encode())
+        self._remover.stdin.flush()
 
     def close(self) -> None:
         """Remove it now."""

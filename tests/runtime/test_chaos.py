@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,7 +162,7 @@ def test_coordinator_driver_and_raylet_killed_one_after_the_other(
     path, run = tmp_path / "network.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(values))
     command = ["simulate", "--topology", str(path), "--run-dir", str(run)]
-    sockets = tempfile.mkdtemp(prefix="chaos-")  # short, for Unix sockets
+    scratch = tempfile.mkdtemp(prefix="chaos-")  # short, for Unix sockets
     for victim in ("CoordinatorProcess", "driver", "raylet/raylet"):
         process = subprocess.Popen(
             [sys.executable, "-m", "sheafnet", *command],
@@ -169,11 +170,11 @@ def test_coordinator_driver_and_raylet_killed_one_after_the_other(
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=os.environ | {"TMPDIR": sockets},
+            env=os.environ | {"TMPDIR": scratch},
         )
         until_training(process)
         until_training(process)  # the next tenth
-        assert len(list(Path(sockets).glob("sheafnet-*/*"))) == 2  # a socket of each host
+        assert len(list(Path(scratch).glob("sheafnet-*/*"))) == 2  # a socket of each host
         children = children_of(process)
         if victim == "driver":
             process.kill()
@@ -193,7 +194,9 @@ def test_coordinator_driver_and_raylet_killed_one_after_the_other(
             assert f"sheafnet resume {run}" in words
             assert RunDirectory.open(run).about()["status"] == "failed"
         command = ["resume", str(run)]
-    os.rmdir(sockets)  # nothing is left there
+    assert list(Path(scratch).glob("sheafnet-*")) == []
+    assert not [path for path in Path(scratch).rglob("*") if path.is_socket()]
+    shutil.rmtree(scratch)  # where Ray has left its logs
     sheafnet.resume(run, ["run.backend=local"])
     about = RunDirectory.open(run).about()
     done = [note["stretches_done"] for note in about["resumed"]]

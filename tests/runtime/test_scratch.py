@@ -16,6 +16,8 @@ import sys
 from sheafnet.runtime.scratch import ScratchFolder
 folder = ScratchFolder()
 (folder.path / "0.0").touch()
+for path in sys.argv[1:]:
+    folder.take(path)
 print(folder.path, folder._remover.pid, flush=True)
 sys.stdin.read()
 """
@@ -32,9 +34,12 @@ def test_closed() -> None:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, None])
-def test_its_process_ends(ending: signal.Signals | None) -> None:
+def test_its_process_ends(ending: signal.Signals | None, tmp_path: Path) -> None:
+    others = [tmp_path / "with a blank", tmp_path / "file", tmp_path / "never there"]
+    others[0].mkdir()
+    others[1].touch()
     process = subprocess.Popen(
-        [sys.executable, "-c", MAKES_ONE],
+        [sys.executable, "-c", MAKES_ONE, *map(str, others)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -54,3 +59,4 @@ def test_its_process_ends(ending: signal.Signals | None) -> None:
     _, alive = psutil.wait_procs([remover], timeout=10)
     assert alive == []
     assert not folder.exists()
+    assert list(tmp_path.iterdir()) == []
