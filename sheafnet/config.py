@@ -190,6 +190,10 @@ class TrainingConfig(Model):
     """``dual``: only Q learns from L_recon; ``full``: the encoder too."""
     exchange_gradients: bool = False
     """Return ∂L_recon/∂p_j to the neighbour: the exact joint gradient, at twice the bytes."""
+    local_steps: Positive = 1
+    """Steps of every round, all against the projections that came in it."""
+    memory: Annotated[int, Field(ge=0)] = 0
+    """Rounds whose received projections stay as further negatives."""
     wire_dtype: Dtype = "float32"
 
     @model_validator(mode="after")
@@ -200,6 +204,11 @@ class TrainingConfig(Model):
             raise ValueError(
                 "exchange_gradients has nothing to send: it needs "
                 "reconstruction_gradient: full and reconstruction: neighbour"
+            )
+        if self.exchange_gradients and self.local_steps > 1:
+            raise ValueError(
+                f"local_steps = {self.local_steps}: with exchange_gradients a round is one step, "
+                "along the gradient that the neighbours return; choose one of the two"
             )
         return self
 

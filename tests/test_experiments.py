@@ -45,7 +45,8 @@ def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
 
 
 def test_every_question_of_the_method_is_asked() -> None:
-    assert [e.name for e in RUN.experiments()] == [f"e{k}" for k in range(1, 8)]
+    names = [f"e{k}" for k in (1, 2, 3, 4, 5, 6, 7, 11)]
+    assert sorted(e.name for e in RUN.experiments()) == sorted(names)
 
 
 @pytest.mark.parametrize("quick", [False, True])

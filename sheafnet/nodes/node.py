@@ -24,6 +24,7 @@ from sheafnet.network.frame import Address, Kind, Phase
 from sheafnet.network.links import Links
 from sheafnet.nodes.encoders import build_encoder
 from sheafnet.nodes.fused import FusedClassifier
+from sheafnet.nodes.memory import Memory
 from sheafnet.nodes.optimizer import Optimizer
 from sheafnet.nodes.probe import LinearProbe
 from sheafnet.seeds import derive
@@ -112,6 +113,13 @@ class Node:
             config.training,
             [p for m in self.restrictions for p in m.parameters()],
         )
+        training = config.training
+        self.memories = {
+            position: Memory(training.memory, training.batch_size, channel.dim, self.device)
+            for position, channel in enumerate(self.channels)
+            if training.memory and channel in self.trained
+        }
+        """What is kept of earlier rounds' projections, by position of the channel."""
         self.moments = Moments(self.spec.dim, [edge.dim for edge in asked], device=self.device)
 
     @property

@@ -38,6 +38,7 @@ def edge_terms(
     own: Tensor,
     received: Tensor,
     dual: DualMap | None,
+    memory: Tensor | None = None,
 ) -> EdgeTerms:
     """The terms of one edge in one round.
 
@@ -49,11 +50,12 @@ def edge_terms(
         received: p_j (B, d_ij) as it came; a leaf that requires a gradient where gradients are
             exchanged, and then only L_recon reaches it.
         dual: Q_ij; None on a channel to a node that is no neighbour.
+        memory: projections of earlier rounds that came over the channel (n, d_ij), if any are kept.
     """
     training = config.training
     other = received.detach()
     energy = disagreement(own, other)
-    contrastive = contrastive_loss(own, other, training.temperature)
+    contrastive = contrastive_loss(own, other, training.temperature, memory)
     source = received if training.reconstruction == "neighbour" else own
     if dual is None:
         reconstruction = section.new_zeros(())

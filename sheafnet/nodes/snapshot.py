@@ -1,8 +1,8 @@
 """What a node has learned so far, as arrays: enough to go on as if it had never stopped.
 
-Between two rounds a node's state is its parameters, its optimizer's, its moments, and the heads of
-the last evaluation. Everything that it draws comes from streams named by the round, and its mail
-is empty: whoever starts the next round anew gets the same frames again.
+Between two rounds a node's state is its parameters, its optimizer's, its moments, its memories, and
+the heads of the last evaluation. Everything that it draws comes from streams named by the round,
+and its mail is empty: whoever starts the next round anew gets the same frames again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -62,7 +62,7 @@ def _tensors(node: Node) -> dict[str, Tensor]:
 
 
 def _learned(node: Node) -> Iterator[tuple[str, Tensor]]:
-    """The parameters, and what the optimizer keeps beside each."""
+    """The parameters, what the optimizer keeps beside each, and the memories."""
     modules = [("encoder.", node.encoder)]
     modules += [(f"restriction.{k}.", module) for k, module in enumerate(node.restrictions)]
     modules += [(f"dual.{k}.", module) for k, module in enumerate(node.duals)]
@@ -73,6 +73,9 @@ def _learned(node: Node) -> Iterator[tuple[str, Tensor]]:
             yield prefix + name, tensor
     for name, tensor in node.optimizer.state().items():
         yield f"optimizer.{name}", tensor
+    for position, memory in node.memories.items():
+        for name, tensor in memory.state().items():
+            yield f"memory.{position}.{name}", tensor
 
 
 def _moments(node: Node) -> Iterator[tuple[str, Moments]]:

@@ -1,6 +1,6 @@
 """A decentralized training round at one node (METHOD section 3)."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from sheafnet.nodes.records import TrainRecord
 
 def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     """Encode, project, exchange, step; appends the round's record to `records`.
+
+    Further steps of the round (``local_steps``) take the node's new projections of the same events
+    against what its neighbours sent before their own steps. The record is of the first one.
 
     A neighbour whose projection does not come in time is left out of the loss and counted. A node
     that sleeps waits for what its neighbours send, which is dropped, so that the books of the round
@@ -32,7 +35,8 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
         yield expected
         records.append(TrainRecord.asleep(round_, len(node.trained)))
         return
-    section = node.sections("train", node.batch(round_))
+    sample = node.samples("train", node.batch(round_))
+    section: Tensor = node.encoder(sample)
     own = [restriction(section) for restriction in node.restrictions]
     for position, channel in enumerate(node.channels):
         if channel.index in carrying:
@@ -44,24 +48,7 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
         for position, edge in enumerate(node.channels)
         if edge.index in mail
     }
-    terms = {
-        position: edge_terms(
-            config,
-            round_,
-            section,
-            own[position],
-            there,
-            node.duals[position] if position < len(node.duals) else None,
-        )
-        for position, there in received.items()
-        if node.channels[position] in node.trained
-    }
-    for position, edge in terms.items():
-        name = method.network.edge_name(node.channels[position].index)
-        refuse_divergence(edge.weighted, f"node {node.spec.id}, edge {name}", round_)
-    if terms:
-        loss = torch.stack([edge.weighted for edge in terms.values()]).sum()
-        loss.backward(retain_graph=exchange)  # type: ignore[no-untyped-call]
+    terms = _descend(node, round_, section, own, received)
     missed = len(expected) - len(received)
     if exchange:
         missed += yield from _exchange_gradients(node, own, received, round_)
@@ -70,7 +57,50 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     if len(known) == len(neighbours):
         node.moments.update(section.detach(), known)
     square = node.optimizer.step()
+    if terms:
+        for _ in range(config.training.local_steps - 1):
+            again: Tensor = node.encoder(sample)
+            _descend(node, round_, again, [p(again) for p in node.restrictions], received)
+            node.optimizer.step()
+    for position, memory in node.memories.items():
+        if position in received:
+            memory.add(received[position].detach())
     records.append(_record(node, round_, terms, square, missed))
+
+
+def _descend(
+    node: Node,
+    round_: int,
+    section: Tensor,
+    own: Sequence[Tensor],
+    received: Mapping[int, Tensor],
+) -> dict[int, EdgeTerms]:
+    """Gather the gradient of the node's objective; returns its terms by position of the channel.
+
+    Raises:
+        DivergenceError: a loss is NaN or infinite.
+    """
+    terms = {
+        position: edge_terms(
+            node.config,
+            round_,
+            section,
+            own[position],
+            there,
+            node.duals[position] if position < len(node.duals) else None,
+            node.memories[position].rows() if position in node.memories else None,
+        )
+        for position, there in received.items()
+        if node.channels[position] in node.trained
+    }
+    for position, edge in terms.items():
+        name = node.method.network.edge_name(node.channels[position].index)
+        refuse_divergence(edge.weighted, f"node {node.spec.id}, edge {name}", round_)
+    if terms:
+        loss = torch.stack([edge.weighted for edge in terms.values()]).sum()
+        exchange = node.config.training.exchange_gradients
+        loss.backward(retain_graph=exchange)  # type: ignore[no-untyped-call]
+    return terms
 
 
 def _exchange_gradients(

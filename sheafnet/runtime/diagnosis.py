@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sheafnet.config import Config
+from sheafnet.config import Config, TrainingConfig
 from sheafnet.method import Method
 from sheafnet.runtime.finding import NEAR, Finding
 from sheafnet.runtime.measurements import Line, mean, mean_known
@@ -31,7 +31,8 @@ def contrasted(method: Method) -> list[str]:
 def diagnose_training(lines: Sequence[Line], edges: Sequence[str], config: Config) -> list[Finding]:
     """What the training lines show.
 
-    ``contrast-at-chance``: L_contrast of an edge is at least (1 - `NEAR`) log B. Where nothing has
+    ``contrast-at-chance``: L_contrast of an edge is at least (1 - `NEAR`) log B (with a memory of
+    M rounds log B + log(1 + M) / 2 in the place of log B). Where nothing has
     been learned, positive and negatives are exchangeable and its mean is at least log B (Jensen).
     What it lies below log B bounds the information that both ends share from below (arXiv
     1807.03748): at B = 128 less than 0.24 nats show, where ten classes are 2.3.
@@ -53,12 +54,13 @@ def diagnose_training(lines: Sequence[Line], edges: Sequence[str], config: Confi
     contrast = _contrast(lines, edges)
     if not contrast:
         return []
-    chance = math.log(training.batch_size)
+    chance = contrast_at_chance(training)
+    guessing = f"log B{' + log(1 + training.memory) / 2' if training.memory else ''} = {chance:.3g}"
     bound = (1 - NEAR) * chance
     level = mean(contrast.values())
     first, energy = lines[0].get("energy"), mean_known(n.get("energy") for n in lines[-WINDOW:])
     if level >= bound and first and energy is not None and energy <= NEAR**2 * first:
-        return [_collapse(level, chance, energy, first)]
+        return [_collapse(level, guessing, energy, first)]
     stuck = {name: value for name, value in contrast.items() if value >= bound}
     if not stuck:
         return []
@@ -77,12 +79,17 @@ def diagnose_training(lines: Sequence[Line], edges: Sequence[str], config: Confi
             value=worst,
             bound=bound,
             text=f"after {lines[-1]['round'] + 1} rounds the contrastive loss is {worst:.3g}, "
-            f"where log B = {chance:.3g} means that projections do not tell an event from the "
+            f"where {guessing} means that projections do not tell an event from the "
             "others of its batch. Check that both ends see the same events; try more "
             "training.rounds, another training.temperature, training.learning_rate or encoder, a "
             f"larger training.batch_size.{sheaf}",
         )
     ]
+
+
+def contrast_at_chance(training: TrainingConfig) -> float:
+    """L_contrast where nothing has been learned: log B, or more with a memory."""
+    return math.log(training.batch_size) + 0.5 * math.log1p(training.memory)
 
 
 def diagnose_run(
@@ -131,7 +138,7 @@ class Watch:
         return fresh
 
 
-def _collapse(level: float, chance: float, energy: float, first: float) -> Finding:
+def _collapse(level: float, guessing: str, energy: float, first: float) -> Finding:
     return Finding.at(
         "collapse",
         "network",
@@ -140,7 +147,7 @@ def _collapse(level: float, chance: float, energy: float, first: float) -> Findi
         value=energy,
         bound=NEAR**2 * first,
         text=f"the consistency energy fell from {first:.3g} to {energy:.3g}, while the contrastive "
-        f"loss of {level:.3g} is near log B = {chance:.3g}: all events get the same projection, "
+        f"loss of {level:.3g} is near {guessing}: all events get the same projection, "
         "as the sheaf loss alone would have it. Try training.sheaf_reduction=mean if it is sum, a "
         "lower training.sheaf_weight, a training.sheaf_warmup of some hundred rounds, a lower "
         "training.learning_rate.",

@@ -3,7 +3,8 @@
 The need is estimated from the plan, without torch. Measured with `Host` on the shipped data sets:
 a process that holds one small node has about 210 MB of its own, most of it torch; a node adds its
 weights with gradients and two moments, the values that it keeps for the backward pass while it
-waits for its neighbours, its second moments of the projections, and the frames of an evaluation.
+waits for its neighbours, its second moments of the projections, the projections that it remembers,
+and the frames of an evaluation.
 A file of yours (`arrays`, `deepsense`) that a node reads comes on top, and so does an encoder of
 yours that does not tell its size.
 """
@@ -66,6 +67,7 @@ def estimate(plan: Plan) -> Need:
             + 4 * 2 * batch * values
             + 8 * (node.dim + asked) * (1 + asked)
             + 4 * (labelled * node.dim + 2 * rows * sent)
+            + 4 * config.training.memory * batch * sent
             + (_joined(plan) if plan.method.fuses and plan.method.hub == node.index else 0)
         )
     return Need(PROCESS_BYTES + 4 * 2 * _CHUNK * largest, tuple(nodes))

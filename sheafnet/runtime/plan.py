@@ -196,6 +196,15 @@ def _check_rows(config: Config, dataset: Dataset) -> None:
             "training",
             "batch_size",
         )
+    remembered = config.training.memory * config.training.batch_size
+    if remembered >= have:
+        raise config.fault(
+            f"training.memory = {config.training.memory}: {remembered:,} events of earlier rounds, "
+            f"but the data set has {have:,} training events; choose at most "
+            f"{(have - 1) // config.training.batch_size}.",
+            "training",
+            "memory",
+        )
     if size < 2:
         raise config.fault(
             f"evaluation.split = {split!r}: it has {size} events; retrieval needs at least 2.",

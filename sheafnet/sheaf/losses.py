@@ -17,15 +17,23 @@ def disagreement(own: Tensor, other: Tensor) -> Tensor:
     return (own - other).square().sum(dim=1).mean()
 
 
-def contrastive_loss(own: Tensor, other: Tensor, temperature: float) -> Tensor:
+def contrastive_loss(
+    own: Tensor, other: Tensor, temperature: float, memory: Tensor | None = None
+) -> Tensor:
     """L_contrast: symmetric InfoNCE on cosine similarities, both directions averaged.
 
     Row b of `own` and `other` (B, d_ij) are the positive pair, the other B - 1 rows of the batch
-    the negatives. log B where nothing has been learned.
+    the negatives; rows of `memory` (n, d_ij), of earlier batches of the other side, are further
+    ones for the rows of `own`. log B + log(1 + n / B) / 2 where nothing has been learned.
     """
-    logits = F.normalize(own, dim=1) @ F.normalize(other, dim=1).T / temperature
+    queries = F.normalize(own, dim=1)
+    logits = queries @ F.normalize(other, dim=1).T / temperature
     target = torch.arange(logits.shape[0], device=logits.device)
-    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+    outward = logits
+    if memory is not None and len(memory):
+        further = queries @ F.normalize(memory, dim=1).T / temperature
+        outward = torch.cat([logits, further], dim=1)
+    return 0.5 * (F.cross_entropy(outward, target) + F.cross_entropy(logits.T, target))
 
 
 def reconstruction_loss(section: Tensor, rebuilt: Tensor) -> Tensor:

@@ -58,6 +58,9 @@ def test_simulated_faults_are_the_same_everywhere(
     chosen = [f"method={method}", STORM, "run.stretch=2"]
     if method == "sheafalign":
         chosen += ["training.exchange_gradients=true", "training.reconstruction_gradient=full"]
+        chosen += ["training.memory=2"]
+    elif method != "concat-supervised":
+        chosen += ["training.local_steps=3"]
     local = run_artifacts(tiny(*chosen), tmp_path / "local")
     for phase in ("train", "inference"):
         fates = local["summary"]["communication"][phase]["fates"]

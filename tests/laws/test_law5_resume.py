@@ -46,6 +46,7 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         ["method=concat-supervised", "training.optimizer=adamw"],
         [STORM],
         [STORM, "inference.diffusion_iterations=3"],
+        [STORM, "training.memory=2", "training.local_steps=2"],
     ],
     ids=[
         "sheafalign",
@@ -55,6 +56,7 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         "concat-supervised",
         "faults",
         "diffusion",
+        "memory",
     ],
 )
 def test_killed_after_any_stretch(tiny: MakeConfig, tmp_path: Path, overrides: list[str]) -> None:

@@ -52,6 +52,13 @@ def pair(**values) -> Plan:
     return Plan.open(check_model(Config, given | values))
 
 
+def test_what_is_remembered_counts() -> None:
+    plain = pair()
+    remembering = pair(training={"batch_size": 16, "memory": 5})
+    more = [a - b for a, b in zip(estimate(remembering).nodes, estimate(plain).nodes, strict=True)]
+    assert more == [5 * 16 * 4 * 4] * 2  # five batches of 16 projections of four float32
+
+
 def test_the_need_of_a_pair_by_hand() -> None:
     need = estimate(pair())
     # Linear 10 -> 8 with offset and layer norm; P 8 x 4, Q 8 x 4 with an offset of 8.

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sheafnet.config import TrainingConfig
+from sheafnet.runtime.diagnosis import contrast_at_chance
 from sheafnet.sheaf.losses import contrastive_loss, disagreement, reconstruction_loss
 
 torch.set_num_threads(1)
@@ -51,6 +53,30 @@ def test_losses_are_the_formulas_in_loops(shape, temperature):
     )
     assert float(disagreement(own, other)) == pytest.approx(squared(own, other))
     assert float(reconstruction_loss(own, other)) == pytest.approx(squared(own, other))
+
+
+def test_memory_is_further_negatives_of_the_own_rows():
+    own, other, memory = batch(4, 3, 1), batch(4, 3, 2), batch(6, 3, 3)
+    a, b, more = own.tolist(), other.tolist(), memory.tolist()
+    total = 0.0
+    for row in range(4):
+        positive = math.exp(cosine(a[row], b[row]) / 0.3)
+        outward = sum(math.exp(cosine(a[row], key) / 0.3) for key in [*b, *more])
+        inward = sum(math.exp(cosine(b[row], key) / 0.3) for key in a)
+        total -= math.log(positive / outward) + math.log(positive / inward)
+    found = contrastive_loss(own, other, 0.3, memory)
+    assert float(found) == pytest.approx(total / 8, abs=1e-9)
+    empty = memory[:0]
+    assert float(contrastive_loss(own, other, 0.3, empty)) == float(
+        contrastive_loss(own, other, 0.3)
+    )
+
+
+def test_contrast_at_chance_is_that_of_projections_that_are_all_one():
+    own, rounds, size = torch.ones(8, 3), 3, 8
+    found = contrastive_loss(own, own, 0.1, torch.ones(rounds * size, 3))
+    training = TrainingConfig(batch_size=size, memory=rounds)
+    assert float(found) == pytest.approx(contrast_at_chance(training), abs=1e-6)
 
 
 def test_squares_are_summed_over_dimensions_and_averaged_over_events():
