@@ -28,9 +28,11 @@ from sheafnet.validation import check_model
 
 Positive = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
-EstimatorName = Literal["mean", "ridge", "zero", "train-mean", "diffusion"]
+EstimatorName = Literal["mean", "ridge", "zero", "train-mean", "diffusion", "neural"]
 MethodName = Literal["sheafalign", "imagebind", "all-pairs", "local", "concat-supervised"]
 
+UNCERTAIN: tuple[EstimatorName, ...] = ("ridge", "neural")
+"""Estimators that tell how far off they expect to be."""
 CENTRED: tuple[MethodName, ...] = ("imagebind", "concat-supervised")
 """Methods with a hub."""
 SINGLE_SPACE: tuple[MethodName, ...] = ("imagebind", "all-pairs")
@@ -234,17 +236,33 @@ class InferenceConfig(Model):
     diffusion_iterations: Annotated[int, Field(ge=0, lt=256)] = 0
     """How often neighbours exchange their estimates after the answers of a round; 0: never."""
 
+    neural_hidden: Annotated[int, Field(ge=0)] = 0
+    """Hidden units of the neural dual map, which training then fits as well; 0: none."""
+    abstain: Annotated[float, Field(gt=0.0)] | None = None
+    """Expected relative square error above which a node does without an estimate."""
+
     @property
     def estimators(self) -> tuple[EstimatorName, ...]:
         """Those that a run measures."""
+        chosen = {"diffusion": self.diffusion_iterations, "neural": self.neural_hidden}
         names: tuple[EstimatorName, ...] = get_args(EstimatorName)
-        return tuple(name for name in names if name != "diffusion" or self.diffusion_iterations)
+        return tuple(name for name in names if chosen.get(name, True))
 
     @model_validator(mode="after")
     def _the_used_estimator_is_measured(self) -> Self:
         if self.estimator not in self.estimators:
+            needed = {"diffusion": "diffusion_iterations", "neural": "neural_hidden"}
             raise ValueError(
-                f"estimator: {self.estimator} needs diffusion_iterations of at least 1"
+                f"estimator: {self.estimator} needs {needed[self.estimator]} of at least 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _who_abstains_knows_its_error(self) -> Self:
+        if self.abstain is not None and self.estimator not in UNCERTAIN:
+            raise ValueError(
+                f"abstain: the estimator {self.estimator} does not know its error; choose "
+                f"{' or '.join(UNCERTAIN)}"
             )
         return self
 
@@ -369,6 +387,15 @@ class Config(Model):
             raise ValueError(
                 f"inference.diffusion_iterations: under {self.method.name} neighbours exchange no "
                 "estimates; leave it at 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _neighbours_teach_the_neural_dual_map(self) -> Self:
+        if self.inference.neural_hidden and self.method.name in NOT_ALIGNED:
+            raise ValueError(
+                f"inference.neural_hidden: under {self.method.name} there is nothing to learn a "
+                "dual map from; leave it at 0"
             )
         return self
 

@@ -277,7 +277,12 @@ def test_every_status_is_documented() -> None:
 def test_the_figures_of_studies_are_documented_and_found_in_the_summary(
     tmp_path: Path, tiny: MakeConfig
 ) -> None:
-    chosen = ("evaluation.few_shot=[2]", "inference.diffusion_iterations=1")
+    chosen = (
+        "evaluation.few_shot=[2]",
+        "inference.diffusion_iterations=1",
+        "inference.neural_hidden=4",
+        "inference.abstain=0.9",
+    )
     config = tiny("training.rounds=2", *chosen)
     result = sheafnet.simulate(config, run_dir=tmp_path / "run")
     whole, figures = result.summary.model_dump(mode="json"), headline(result.summary)

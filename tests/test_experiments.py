@@ -45,7 +45,7 @@ def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
 
 
 def test_every_question_of_the_method_is_asked() -> None:
-    names = [f"e{k}" for k in (1, 2, 3, 4, 5, 6, 7, 11)]
+    names = [f"e{k}" for k in (1, 2, 3, 4, 5, 6, 7, 11, 12)]
     assert sorted(e.name for e in RUN.experiments()) == sorted(names)
 
 

@@ -1,5 +1,7 @@
 """A round of missing-modality inference at one node (METHOD section 4)."""
 
+from statistics import NormalDist
+
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -9,10 +11,12 @@ from sheafnet.network.frame import Kind
 from sheafnet.nodes.diffusion import Heard, diffuse, reached, told
 from sheafnet.nodes.events import inference_events, missing_rows
 from sheafnet.nodes.node import Labelled, Node, Program, array_of
-from sheafnet.nodes.records import EstimatorSums, InferenceRecord
-from sheafnet.sheaf.estimators import AffineMap, estimate
+from sheafnet.nodes.records import EstimatorSums, InferenceRecord, KeptSums
+from sheafnet.sheaf.estimators import AffineMap, estimate, ridge_estimate
 
 Rows = npt.NDArray[np.bool_]
+HALF_WIDTH = NormalDist().inv_cdf(0.95)
+"""Of a 90 % interval, in standard deviations."""
 
 
 def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
@@ -93,13 +97,26 @@ def _judge(
     truth, targets = batch.section[rows], [labels[rows] for labels in batch.labels]
     duals, chosen = _duals(node), node.config.inference
     estimators: dict[str, EstimatorSums] = {}
+    kept = None
     for name in chosen.estimators:
+        variance: Tensor | None = None
         if name == "diffusion" and diffused is not None:
             guess = diffused
+        elif name == "neural" and node.neural is not None:
+            guess, variance = node.neural.estimate(given, count, node.moments, chosen.ridge)
+        elif name == "ridge":
+            guess, variance = ridge_estimate(given, count, node.moments, chosen.ridge)
         else:
             guess = estimate(name, given, count, node.moments, duals, chosen.ridge)
-        error = float((guess - truth).square().sum())
-        estimators[name] = EstimatorSums(error, _correct(node, guess, targets))
+        error, correct = float((guess - truth).square().sum()), _correct(node, guess, targets)
+        if variance is None:
+            estimators[name] = EstimatorSums(error, correct)
+            continue
+        inside = (guess - truth).abs() <= HALF_WIDTH * variance.sqrt()
+        estimators[name] = EstimatorSums(error, correct, int(inside.sum()), inside.numel())
+        if name == chosen.estimator and chosen.abstain is not None:
+            expected = variance.sum(dim=1) / node.moments.variance.sum().clamp(min=1e-30)
+            kept = _kept(node, guess, truth, targets, expected <= chosen.abstain)
     return InferenceRecord(
         round=round_,
         missing=count,
@@ -109,6 +126,21 @@ def _judge(
         judged=count * len(targets),
         present_correct=_correct(node, truth, targets),
         estimators=estimators,
+        kept=kept,
+    )
+
+
+def _kept(
+    node: Node, guess: Tensor, truth: Tensor, targets: list[Tensor], used: Tensor
+) -> KeptSums:
+    """The sums over the rows `used` (missing rows,), bool."""
+    guess, truth, targets = guess[used], truth[used], [labels[used] for labels in targets]
+    return KeptSums(
+        rows=len(truth),
+        square_error=float((guess - truth).square().sum()),
+        variance=float((truth - node.moments.mean_section).square().sum()),
+        correct=_correct(node, guess, targets),
+        judged=len(truth) * len(targets),
     )
 
 

@@ -25,6 +25,7 @@ from sheafnet.network.links import Links
 from sheafnet.nodes.encoders import build_encoder
 from sheafnet.nodes.fused import FusedClassifier
 from sheafnet.nodes.memory import Memory
+from sheafnet.nodes.neural import NeuralDual
 from sheafnet.nodes.optimizer import Optimizer
 from sheafnet.nodes.probe import LinearProbe
 from sheafnet.seeds import derive
@@ -120,7 +121,19 @@ class Node:
             if training.memory and channel in self.trained
         }
         """What is kept of earlier rounds' projections, by position of the channel."""
-        self.moments = Moments(self.spec.dim, [edge.dim for edge in asked], device=self.device)
+        widths = [edge.dim for edge in asked]
+        self.moments = Moments(self.spec.dim, widths, device=self.device)
+        self.neural: NeuralDual | None = None
+        """The neural dual map, where one is chosen and there are neighbours to learn it from."""
+        if config.inference.neural_hidden and asked:
+            self.neural = NeuralDual(
+                self.spec.dim,
+                widths,
+                config.inference.neural_hidden,
+                training,
+                self.generator("neural"),
+                self.device,
+            )
 
     @property
     def is_hub(self) -> bool:
@@ -199,7 +212,7 @@ class Node:
         """Every parameter by name: ``encoder.*``, ``restriction.<edge>``, ``dual.<edge>.*``.
 
         A single space has no restriction maps, a network without estimates no dual maps; the hub
-        of concat-supervised has ``head.*`` beside them.
+        of concat-supervised has ``head.*`` beside them, and a neural dual map is ``neural.*``.
         """
         named = {f"encoder.{name}": p for name, p in self.encoder.named_parameters()}
         names = [self.topology.edge_name(edge.index) for edge in self.edges]
@@ -209,6 +222,8 @@ class Node:
         for name, dual in zip(names, self.duals, strict=False):
             named[f"dual.{name}.weight"] = dual.weight
             named[f"dual.{name}.offset"] = dual.offset
+        if self.neural is not None:
+            named |= {f"neural.{name}": p for name, p in self.neural.module.named_parameters()}
         if self.fused is not None:
             named |= {f"head.{name}": p for name, p in self.fused.named_parameters()}
         return {name: array_of(p) for name, p in named.items()}

@@ -62,6 +62,23 @@ class EstimatorSums:
 
     square_error: float
     correct: int
+    covered: int = 0
+    """Components of true sections within the 90 % interval of the estimate."""
+    judged: int = 0
+    """Components of which the estimator tells an interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSums:
+    """Sums over those missing rows of a round whose estimate the node uses."""
+
+    rows: int
+    square_error: float
+    variance: float
+    """sum ||h - train mean||^2."""
+    correct: int
+    judged: int
+    """Predictions behind `correct`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,8 @@ class InferenceRecord:
     present_correct: int | None
     """Correct predictions of the head on the true sections of the missing rows, where known."""
     estimators: dict[str, EstimatorSums] = field(default_factory=dict)
+    kept: KeptSums | None = None
+    """Under the estimator that the network uses, where nodes may abstain."""
 
     @classmethod
     def nothing(

@@ -73,6 +73,15 @@ def _learned(node: Node) -> Iterator[tuple[str, Tensor]]:
             yield prefix + name, tensor
     for name, tensor in node.optimizer.state().items():
         yield f"optimizer.{name}", tensor
+    if node.neural is not None:
+        yield from (
+            (f"neural.{name}", tensor)
+            for name, tensor in node.neural.module.state_dict(keep_vars=True).items()
+        )
+        yield from (
+            (f"neural-optimizer.{name}", tensor)
+            for name, tensor in node.neural.optimizer.state().items()
+        )
     for position, memory in node.memories.items():
         for name, tensor in memory.state().items():
             yield f"memory.{position}.{name}", tensor

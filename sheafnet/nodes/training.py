@@ -55,6 +55,9 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     neighbours = [received.get(position) for position in range(len(node.edges))]
     known = [there.detach() for there in neighbours if there is not None]
     if len(known) == len(neighbours):
+        if node.neural is not None:
+            generator, strength = node.generator("left out", round_), config.inference.ridge
+            node.neural.learn(section.detach(), known, node.moments, strength, generator)
         node.moments.update(section.detach(), known)
     square = node.optimizer.step()
     if terms:

@@ -1,7 +1,7 @@
 """From what was measured and counted to the figures of the summary."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -243,6 +243,7 @@ def _missing(plan: Plan, measured: Measurements) -> Missing:
         name: Estimate(
             nmse=mean_known(node.estimators[name].nmse for node in judged),
             accuracy=mean_known(node.estimators[name].accuracy for node in judged),
+            coverage_90=mean_known(node.estimators[name].coverage_90 for node in judged),
         )
         for name in plan.config.inference.estimators
     }
@@ -255,8 +256,16 @@ def _missing(plan: Plan, measured: Measurements) -> Missing:
         unanswered=sum(node.unanswered for node in judged),
         accuracy_all_present=mean_known(node.accuracy_all_present for node in judged),
         estimators=estimators,
+        abstained=_sum_known(node.abstained for node in judged),
+        nmse_kept=mean_known(node.nmse_kept for node in judged),
+        accuracy_kept=mean_known(node.accuracy_kept for node in judged),
         per_node=per_node,
     )
+
+
+def _sum_known(values: Iterable[int | None]) -> int | None:
+    found = [value for value in values if value is not None]
+    return sum(found) if found else None
 
 
 def _sheaf(plan: Plan, measured: Measurements, spectrum: Spectrum | None) -> SheafFigures:

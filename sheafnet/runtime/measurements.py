@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from functools import cached_property
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from sheafnet.config import UNCERTAIN
 from sheafnet.nodes.records import (
     EstimatorSums,
     EvaluationRecord,
     InferenceRecord,
+    KeptSums,
     TrainRecord,
 )
 from sheafnet.runtime.plan import Plan
@@ -161,9 +164,23 @@ def inference_totals(records: Sequence[InferenceRecord]) -> Line:
             name: {
                 "nmse": number(_ratio(sums.square_error, total.variance)),
                 "accuracy": number(_ratio(sums.correct, total.judged)),
+                **(
+                    {"coverage_90": number(_ratio(sums.covered, sums.judged))}
+                    if name in UNCERTAIN
+                    else {}
+                ),
             }
             for name, sums in total.estimators.items()
         },
+        **({} if total.kept is None else _kept(total.kept, total.missing)),
+    }
+
+
+def _kept(kept: KeptSums, missing: int) -> Line:
+    return {
+        "abstained": missing - kept.rows,
+        "nmse_kept": number(_ratio(kept.square_error, kept.variance)),
+        "accuracy_kept": number(_ratio(kept.correct, kept.judged)),
     }
 
 
@@ -182,10 +199,19 @@ def _sum(records: Sequence[InferenceRecord]) -> InferenceRecord:
             name: EstimatorSums(
                 sum(r.estimators[name].square_error for r in records),
                 sum(r.estimators[name].correct for r in records),
+                sum(r.estimators[name].covered for r in records),
+                sum(r.estimators[name].judged for r in records),
             )
             for name in records[-1].estimators
         },
+        kept=_sum_kept([r.kept for r in records if r.kept is not None]),
     )
+
+
+def _sum_kept(records: Sequence[KeptSums]) -> KeptSums | None:
+    if not records:
+        return None
+    return KeptSums(*(sum(column) for column in zip(*map(astuple, records), strict=True)))
 
 
 def mean(values: Iterable[float]) -> float:

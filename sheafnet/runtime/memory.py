@@ -65,7 +65,7 @@ def estimate(plan: Plan) -> Need:
         nodes.append(
             4 * _COPIES * (size.parameters + maps)
             + 4 * 2 * batch * values
-            + 8 * (node.dim + asked) * (1 + asked)
+            + 8 * ((node.dim + asked) * (1 + asked) + node.dim)
             + 4 * (labelled * node.dim + 2 * rows * sent)
             + 4 * config.training.memory * batch * sent
             + (_joined(plan) if plan.method.fuses and plan.method.hub == node.index else 0)

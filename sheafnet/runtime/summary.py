@@ -129,6 +129,9 @@ class Estimate(Figures):
 
     nmse: float | None
     accuracy: Share | None
+    coverage_90: Share | None = None
+    """Share of the components of true sections within the nominal 90 % interval of the estimate;
+    null of estimators that tell none."""
 
 
 class NodeMissing(Figures):
@@ -139,6 +142,11 @@ class NodeMissing(Figures):
     accuracy_all_present: Share | None
     """Accuracy of the head on the true sections of the same missing rows."""
     estimators: dict[str, Estimate]
+    abstained: int | None = None
+    """Missing rows for which the node uses no estimate; null without ``inference.abstain``."""
+    nmse_kept: float | None = None
+    """As `Estimate.nmse`, of the estimator that the network uses, over the other missing rows."""
+    accuracy_kept: Share | None = None
 
 
 class Missing(NodeMissing):

@@ -5,8 +5,9 @@
 ``zero``        the zero vector
 ``train-mean``  the mean section of training: the best constant
 
-These are of one hop; `diffusion` goes on from there with neighbours that miss theirs too. Where no
-neighbour answered, ``mean`` and ``ridge`` are the train mean.
+These are of one hop and in closed form; `nodes.diffusion` goes on from there with neighbours that
+miss theirs too, `nodes.neural` with what is not affine. Where no neighbour answered, ``mean`` and
+``ridge`` are the train mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,17 @@ from sheafnet.config import EstimatorName
 
 AffineMap = tuple[Tensor, Tensor]
 """Weight (d_i, k) and offset (d_i,)."""
+Answers = Mapping[int, tuple[Tensor, Tensor]]
+"""Per edge position which of the rows are known, (rows,) bool, and their projections p_j, (rows
+known, d_ij), in the order of the rows."""
 
 ESTIMATORS: tuple[EstimatorName, ...] = tuple(
-    n for n in get_args(EstimatorName) if n != "diffusion"
+    n for n in get_args(EstimatorName) if n not in ("diffusion", "neural")
 )
-"""The estimators of one hop."""
+"""The estimators of one hop in closed form."""
 
 
+_GATHERED = ("h", "hh", "p", "hp", "pp")
 _KEPT = 64
 """Closed forms that are kept at once; a node of few neighbours needs no more."""
 
@@ -35,7 +40,7 @@ class Moments:
 
     Gathered while training at no extra bytes. The encoder moves meanwhile, so old batches fade:
     with `decay` 0.98 about the last 50 batches count. Stored in float64: mean of h (d_i), mean
-    of the stacked p (sum of d_ij), their covariances S_hp and S_pp.
+    of the stacked p (sum of d_ij), their covariances S_hp and S_pp, and the diagonal of S_hh.
 
     Args:
         dim: d_i.
@@ -56,8 +61,9 @@ class Moments:
         self._slices = [slice(s, s + d) for s, d in zip(starts, edge_dims, strict=True)]
         total = sum(edge_dims)
         self._weight = 0.0
-        self._solved: dict[tuple[tuple[int, ...], float], AffineMap] = {}
+        self._solved: dict[tuple[tuple[int, ...], float], tuple[Tensor, Tensor, Tensor]] = {}
         self._h = torch.zeros(dim, dtype=torch.float64, device=device)
+        self._hh = self._h.new_zeros(dim)
         self._p = self._h.new_zeros(total)
         self._hp = self._h.new_zeros(dim, total)
         self._pp = self._h.new_zeros(total, total)
@@ -71,6 +77,7 @@ class Moments:
         self._solved.clear()
         for total, batch in (
             (self._h, section.mean(dim=0)),
+            (self._hh, section.square().mean(dim=0)),
             (self._p, p.mean(dim=0)),
             (self._hp, section.T @ p / rows),
             (self._pp, p.T @ p / rows),
@@ -78,9 +85,9 @@ class Moments:
             total.mul_(keep).add_(batch, alpha=1 - keep)
 
     def state(self) -> dict[str, Tensor]:
-        """All that was gathered, by name: ``weight`` (), ``h``, ``p``, ``hp`` and ``pp``."""
-        weight = self._h.new_full((), self._weight)
-        return {"weight": weight, "h": self._h, "p": self._p, "hp": self._hp, "pp": self._pp}
+        """All that was gathered, by name: ``weight`` (), ``h``, ``hh``, ``p``, ``hp``, ``pp``."""
+        gathered = {name: getattr(self, f"_{name}") for name in _GATHERED}
+        return {"weight": self._h.new_full((), self._weight), **gathered}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned.
@@ -93,7 +100,7 @@ class Moments:
             raise ValueError("moments of other dimensions")
         self._solved.clear()
         self._weight = float(state["weight"])
-        for name in ("h", "p", "hp", "pp"):
+        for name in _GATHERED:
             own[name].copy_(state[name])
 
     @property
@@ -105,6 +112,12 @@ class Moments:
     def mean_section(self) -> Tensor:
         """The mean of h, (d_i,) float32; zero before the first batch."""
         return (self._h / (self._weight or 1.0)).float()
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of every component of h, (d_i,) float32; zero before the first batch."""
+        scale = 1.0 / (self._weight or 1.0)
+        return (self._hh * scale - (self._h * scale).square()).clamp(min=0.0).float()
 
     def ridge(self, answered: Sequence[int], strength: float) -> AffineMap:
         """The best affine map from the stacked projections of `answered` to h.
@@ -120,6 +133,19 @@ class Moments:
         Returns:
             weight (d_i, sum of d_ij) and offset (d_i,), float32.
         """
+        return self._closed_form(answered, strength)[:2]
+
+    def residual(self, answered: Sequence[int], strength: float) -> Tensor:
+        """The mean square that `ridge` leaves of every component of h, (d_i,) float32.
+
+        diag(S_hh - W S_ph - S_hp W^T + W S_pp W^T); of a Gaussian and without regularization the
+        conditional variance. The same for every sample.
+        """
+        return self._closed_form(answered, strength)[2]
+
+    def _closed_form(
+        self, answered: Sequence[int], strength: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         asked = (tuple(answered), strength)
         if len(self._solved) >= _KEPT:
             self._solved.clear()
@@ -127,16 +153,19 @@ class Moments:
             self._solved[asked] = self._ridge(answered, strength)
         return self._solved[asked]
 
-    def _ridge(self, answered: Sequence[int], strength: float) -> AffineMap:
+    def _ridge(self, answered: Sequence[int], strength: float) -> tuple[Tensor, Tensor, Tensor]:
         scale = 1.0 / (self._weight or 1.0)
         columns = _columns(self._slices, answered).to(self._h.device)
         mean_h, mean_p = self._h * scale, self._p[columns] * scale
         if not len(columns) or self.empty:
-            return mean_h.new_zeros(len(mean_h), len(columns)).float(), mean_h.float()
+            nothing = mean_h.new_zeros(len(mean_h), len(columns)).float()
+            return nothing, mean_h.float(), self.variance
         cross = self._hp[:, columns] * scale - torch.outer(mean_h, mean_p)
         own = self._pp[columns][:, columns] * scale - torch.outer(mean_p, mean_p)
         weight = _solve(own, cross, strength)
-        return weight.float(), (mean_h - weight @ mean_p).float()
+        left = self._hh * scale - mean_h.square()
+        left = left + (weight * (weight @ own - 2 * cross)).sum(dim=1)
+        return weight.float(), (mean_h - weight @ mean_p).float(), left.clamp(min=0.0).float()
 
 
 def _columns(slices: Sequence[slice], answered: Sequence[int]) -> Tensor:
@@ -154,7 +183,7 @@ def _solve(own: Tensor, cross: Tensor, strength: float) -> Tensor:
 
 def estimate(
     name: str,
-    answers: Mapping[int, tuple[Tensor, Tensor]],
+    answers: Answers,
     rows: int,
     moments: Moments,
     duals: Sequence[AffineMap],
@@ -164,8 +193,7 @@ def estimate(
 
     Args:
         name: one of `ESTIMATORS`.
-        answers: per edge position the rows answered, (rows,) bool, and their projections p_j,
-            (rows answered, d_ij), in the order of the rows.
+        answers: what is known.
         rows: number of events.
         moments: of training.
         duals: Q_ij per edge position.
@@ -192,34 +220,38 @@ def estimate(
             counts[here] += 1
         return torch.where(counts > 0, result / counts.clamp(min=1), mean)
     if name == "ridge":
-        return _ridge(answers, rows, moments, strength, result)
+        return ridge_estimate(answers, rows, moments, strength)[0]
     raise ValueError(f"no estimator is called {name!r}; known: {', '.join(ESTIMATORS)}")
 
 
-def _ridge(
-    answers: Mapping[int, tuple[Tensor, Tensor]],
-    rows: int,
-    moments: Moments,
-    strength: float,
-    result: Tensor,
-) -> Tensor:
-    """Rows are grouped by which neighbours answered; each group has its own closed form."""
+def ridge_estimate(
+    answers: Answers, rows: int, moments: Moments, strength: float
+) -> tuple[Tensor, Tensor]:
+    """The missing sections of `rows` events by `Moments.ridge`, and what it leaves: (rows, d_i).
+
+    Rows are grouped by which neighbours answered; each group has its own closed form.
+    """
+    mean = moments.mean_section
+    result, left = mean.new_zeros(rows, len(mean)), mean.new_zeros(rows, len(mean))
     positions = sorted(answers)
     if not positions:
-        return result + moments.mean_section
-    pattern = result.new_zeros(rows, len(positions), dtype=torch.bool)
-    full = []
-    for column, position in enumerate(positions):
-        here, projections = answers[position]
-        pattern[:, column] = here
-        spread = result.new_zeros(rows, projections.shape[1])
-        spread[here] = projections
-        full.append(spread)
+        return result + mean, left + moments.variance
+    pattern = torch.stack([answers[k][0] for k in positions], dim=1)
+    full = [spread(*answers[k], rows) for k in positions]
     groups, member = torch.unique(pattern, dim=0, return_inverse=True)
     for index, group in enumerate(groups):
         chosen = [k for k in range(len(positions)) if group[k]]
-        weight, offset = moments.ridge([positions[k] for k in chosen], strength)
+        asked = [positions[k] for k in chosen]
+        weight, offset = moments.ridge(asked, strength)
         inside = member == index
         stacked = torch.cat([full[k][inside] for k in chosen], dim=1) if chosen else None
         result[inside] = offset if stacked is None else stacked @ weight.T + offset
-    return result
+        left[inside] = moments.residual(asked, strength)
+    return result, left
+
+
+def spread(here: Tensor, projections: Tensor, rows: int) -> Tensor:
+    """The projections of the rows `here` among all `rows`, the others zero: (rows, d_ij)."""
+    whole = projections.new_zeros(rows, projections.shape[1])
+    whole[here] = projections
+    return whole

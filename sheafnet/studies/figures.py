@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sheafnet.config import Config
+from sheafnet.config import UNCERTAIN, Config
 from sheafnet.errors import ConfigError
 from sheafnet.runtime.summary import Summary
 from sheafnet.validation import nearest
@@ -49,6 +49,17 @@ def figures_of(config: Config) -> dict[str, Figure]:
             ),
         )
     ]
+    estimates += [
+        Figure(f"missing_coverage_{name}", f"missing: 90 % interval, {name}", "share", "higher")
+        for name in config.inference.estimators
+        if name in UNCERTAIN
+    ]
+    if config.inference.abstain is not None:
+        estimates += [
+            Figure("missing_abstained", "missing: abstained", "", "lower"),
+            Figure("missing_nmse_kept", "missing: NMSE where kept", "", "lower"),
+            Figure("missing_accuracy_kept", "missing: accuracy where kept", "share", "higher"),
+        ]
     listed = [
         *(Figure(f"recall_at_{k}", f"recall@{k}", "share", "higher") for k in (1, 5, 10)),
         Figure("zero_shot_accuracy", "zero-shot accuracy", "share", "higher"),
@@ -79,6 +90,14 @@ def headline(summary: Summary) -> dict[str, float | None]:
     for name, estimate in m.estimators.items():
         found[f"missing_nmse_{_plain(name)}"] = estimate.nmse
         found[f"missing_accuracy_{_plain(name)}"] = estimate.accuracy
+        if name in UNCERTAIN:
+            found[f"missing_coverage_{name}"] = estimate.coverage_90
+    if m.abstained is not None:
+        found |= {
+            "missing_abstained": m.abstained,
+            "missing_nmse_kept": m.nmse_kept,
+            "missing_accuracy_kept": m.accuracy_kept,
+        }
     return found | {
         "train_bytes": c.train.bytes_total,
         "train_bytes_per_round": c.train.bytes_per_round,

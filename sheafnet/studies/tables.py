@@ -233,10 +233,19 @@ def _missing(summary: Summary) -> Table:
     table.add_column("estimator")
     table.add_column("NMSE", justify="right")
     table.add_column("accuracy", justify="right")
-    table.add_row("(nothing missing)", _number(0.0, 3), _number(m.accuracy_all_present, 3))
+    table.add_column("in 90 % interval", justify="right")
+    table.add_row("(nothing missing)", _number(0.0, 3), _number(m.accuracy_all_present, 3), "-")
     for name, figures in m.estimators.items():
         used = " (used)" if name == m.estimator else ""
-        table.add_row(name + used, _number(figures.nmse, 3), _number(figures.accuracy, 3))
+        table.add_row(
+            name + used,
+            _number(figures.nmse, 3),
+            _number(figures.accuracy, 3),
+            _number(figures.coverage_90, 3),
+        )
+    if m.abstained is not None:
+        kept = f"{m.estimator}, {m.abstained / m.missing:.1%} abstained" if m.missing else "kept"
+        table.add_row(kept, _number(m.nmse_kept, 3), _number(m.accuracy_kept, 3), "-")
     return table
 
 

@@ -46,7 +46,7 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         ["method=concat-supervised", "training.optimizer=adamw"],
         [STORM],
         [STORM, "inference.diffusion_iterations=3"],
-        [STORM, "training.memory=2", "training.local_steps=2"],
+        [STORM, "training.memory=2", "training.local_steps=2", "inference.neural_hidden=4"],
     ],
     ids=[
         "sheafalign",

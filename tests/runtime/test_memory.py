@@ -65,7 +65,7 @@ def test_the_need_of_a_pair_by_hand() -> None:
     parameters = (11 * 8 + 2 * 8) + 32 + 32 + 8
     weights = 4 * 4 * parameters
     kept = 4 * 2 * 16 * (8 + 10)
-    moments = 8 * (8 + 4) * (1 + 4)
+    moments = 8 * ((8 + 4) * (1 + 4) + 8)
     frames = 4 * ((80 + 50) * 8 + 2 * 50 * 4)
     assert need.nodes == (weights + kept + moments + frames,) * 2
     assert need.actor == memory.PROCESS_BYTES + 4 * 2 * 512 * (8 + 10)
