@@ -45,7 +45,7 @@ def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
 
 
 def test_every_question_of_the_method_is_asked() -> None:
-    assert [e.name for e in RUN.experiments()] == [f"e{k}" for k in range(1, 8)]
+    assert [e.name for e in RUN.experiments()] == [f"e{k}" for k in range(1, 9)]
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -69,7 +69,7 @@ def test_every_run_of_a_study_is_valid(label: str, quick: bool, tmp_path: Path) 
         Plan.open(load_config(topology, [*overrides, *setting]))
 
 
-@pytest.mark.parametrize("label", ["e4-unique", "e7-ring"])
+@pytest.mark.parametrize("label", ["e4-unique", "e7-ring", "e8-multiple-features"])
 def test_quick_studies_run_and_are_reported(label: str, tmp_path: Path) -> None:
     study = STUDIES[label]
     assert RUN.run(study, tmp_path, quick=True) == 0
@@ -77,10 +77,11 @@ def test_quick_studies_run_and_are_reported(label: str, tmp_path: Path) -> None:
     page = RUN.report([e for e in RUN.experiments() if study in e.studies], tmp_path / "results")
     assert f"sheafnet {study.command}\n" in page
     assert "Not run yet" not in page
-    if study.curves:
-        picture = (tmp_path / "results" / f"{label}-curves.png").read_bytes()
+    plot = "curves" if study.curves else "price" if study.price else None
+    if plot:
+        picture = (tmp_path / "results" / f"{label}-{plot}.png").read_bytes()
         assert picture.startswith(b"\x89PNG")
-        assert f"results/{label}-curves.png" in page
+        assert f"results/{label}-{plot}.png" in page
     else:
         table = [line for line in page.splitlines() if line.startswith("| 0.")]
         assert len(table) == 7  # a row for each unique share

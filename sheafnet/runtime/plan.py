@@ -133,7 +133,9 @@ class Plan:
             rows[Kind.GRADIENT] = training.batch_size
         train, infer = WireDtype.named(training.wire_dtype), WireDtype.named(inference.wire_dtype)
         dtypes = {kind: infer if kind.phase == "inference" else train for kind in rows}
-        return Limits(run_tag(derive(self.config.run.seed, "run", run)), rows, dtypes)
+        seed, stochastic = self.config.run.seed, training.wire_rounding == "stochastic"
+        drawn = {kind: seed for kind in rows if stochastic and kind.phase == "train"}
+        return Limits(run_tag(derive(seed, "run", run)), rows, dtypes, drawn)
 
     def floor(self, phase: Phase) -> dict[tuple[int, int], int]:
         """Fewest payload bytes that `phase` can take, per (channel, direction)."""

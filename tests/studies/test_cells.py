@@ -30,14 +30,19 @@ def test_the_key_is_of_everything_that_can_change_a_figure(
     first = key(network)
     assert first == key(network) == key(network, "training.temperature=0.1")
     assert first == key(network, "run.stretch=1", "run.directory=elsewhere", "run.seed=5")
+    assert first == key(network, "training.wire_rounding=nearest")
     others = {
+        key(network, "training.wire_dtype=int8"),
+        key(network, "training.wire_dtype=int8", "training.wire_rounding=stochastic"),
         key(network, seed=1),
         key(network, "training.temperature=0.2"),
         key(network, "dataset.noise=0.3"),
         key(network, "defaults.edge.comparison_dim=1"),
         key(network, "defaults.edge.comparison_dim=1.0"),
     }
-    assert len(others | {first}) == 6
+    assert len(others | {first}) == 8
+    resolved = read_cells(network, (), [0])[0].resolved
+    assert "wire_rounding" not in resolved["training"]  # or runs from before would be run again
     network.write_text(network.read_text().replace("batch_size: 16", "batch_size: 17"))
     assert key(network) not in others | {first}
     network.write_text(network.read_text().replace("batch_size: 17", "batch_size: 16"))

@@ -1,0 +1,60 @@
+"""What the contenders of a comparison bought for their bytes, as one figure: E8."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from sheafnet.studies.plot import COLOURS, MARKS
+
+PANELS = (
+    ("train_bytes_per_round", "recall_at_1", "recall@1 on unseen events"),
+    ("train_bytes_per_round", "zero_shot_accuracy", "zero-shot accuracy"),
+    ("inference_bytes_per_sample", "missing_accuracy_ridge", "accuracy, inferred by ridge"),
+    ("inference_bytes_per_sample", "missing_nmse_ridge", "NMSE of ridge, lower is better"),
+)
+COSTS = {
+    "train_bytes_per_round": "bytes a training round",
+    "inference_bytes_per_sample": "bytes an inferred sample",
+}
+
+
+def name_of(label: str, contender: dict[str, Any]) -> str:
+    """The method and the values that the contender sets, each once."""
+    values = (setting.partition("=")[2] for setting in contender["overrides"])
+    return " ".join(dict.fromkeys([label.partition("@")[0], *values]))
+
+
+def plot(folder: Path, path: Path) -> None:
+    """Draw the comparison in `folder`: a mark per contender, mean and deviation over seeds."""
+    found = json.loads((folder / "compare.json").read_text(encoding="utf-8"))["contenders"]
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7), constrained_layout=True)
+    for panel, (cost, quality, label) in zip(axes.flat, PANELS, strict=True):
+        for k, (contender, values) in enumerate(found.items()):
+            at, bought = values["figures"][cost], values["figures"][quality]
+            if at["mean"] is None or bought["mean"] is None:
+                continue
+            panel.errorbar(
+                at["mean"],
+                bought["mean"],
+                xerr=at["standard_deviation"],
+                yerr=bought["standard_deviation"],
+                fmt=MARKS[k % len(MARKS)],
+                color=COLOURS[k % len(COLOURS)],
+                markeredgecolor="black",
+                markeredgewidth=0.6,
+                markersize=7,
+                capsize=3,
+                label=name_of(contender, values),
+            )
+        panel.set_xscale("log")
+        panel.set_xlabel(COSTS[cost])
+        panel.set_ylabel(label)
+        panel.grid(alpha=0.3, which="both")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
