@@ -103,7 +103,7 @@ def pack(array: Array, dtype: WireDtype, draws: np.random.Generator | None = Non
         return _bfloat16(values).tobytes()
     largest = np.abs(values).max(axis=_SHARING[dtype], keepdims=True)
     scales = np.maximum(largest / _STEPS, _SMALLEST_SCALE)
-    packed = scales.tobytes()
+    packed = bytes(scales)
     if dtype is not WireDtype.INT8:
         rounded = _bfloat16(scales)
         scales, packed = _widened(rounded), rounded.tobytes()
