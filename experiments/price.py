@@ -8,6 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from sheafnet.studies.plot import COLOURS, MARKS
 
@@ -30,11 +31,18 @@ def name_of(label: str, contender: dict[str, Any]) -> str:
 
 
 def plot(folder: Path, path: Path) -> None:
-    """Draw the comparison in `folder`: a mark per contender, mean and deviation over seeds."""
+    """Draw the comparison in `folder`."""
     found = json.loads((folder / "compare.json").read_text(encoding="utf-8"))["contenders"]
+    figure = draw(found)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def draw(contenders: dict[str, Any]) -> Figure:
+    """A panel for each quality; a mark per contender, its mean and deviation over seeds."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), constrained_layout=True)
     for panel, (cost, quality, label) in zip(axes.flat, PANELS, strict=True):
-        for k, (contender, values) in enumerate(found.items()):
+        for k, (contender, values) in enumerate(contenders.items()):
             at, bought = values["figures"][cost], values["figures"][quality]
             if at["mean"] is None or bought["mean"] is None:
                 continue
@@ -56,5 +64,4 @@ def plot(folder: Path, path: Path) -> None:
         panel.set_ylabel(label)
         panel.grid(alpha=0.3, which="both")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure

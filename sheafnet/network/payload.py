@@ -107,7 +107,7 @@ def pack(array: Array, dtype: WireDtype, draws: np.random.Generator | None = Non
     if dtype is not WireDtype.INT8:
         rounded = _bfloat16(scales)
         scales, packed = _widened(rounded), rounded.tobytes()
-    steps = values / scales
+    steps: Array = values / scales
     if draws is None:
         steps = np.rint(steps)
     else:
