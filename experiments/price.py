@@ -24,10 +24,10 @@ COSTS = {
 }
 
 
-def name_of(label: str, contender: dict[str, Any]) -> str:
+def name_of(contender: str) -> str:
     """The method and the values that the contender sets, each once."""
-    values = (setting.partition("=")[2] for setting in contender["overrides"])
-    return " ".join(dict.fromkeys([label.partition("@")[0], *values]))
+    method, *settings = contender.split("@")
+    return " ".join(dict.fromkeys([method, *(text.partition("=")[2] for text in settings)]))
 
 
 def plot(folder: Path, path: Path) -> None:
@@ -40,7 +40,7 @@ def plot(folder: Path, path: Path) -> None:
 
 def draw(contenders: dict[str, Any]) -> Figure:
     """A panel for each quality; a mark per contender, its mean and deviation over seeds."""
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7), constrained_layout=True)
+    figure, axes = plt.subplots(2, 2, figsize=(10, 8), constrained_layout=True)
     for panel, (cost, quality, label) in zip(axes.flat, PANELS, strict=True):
         for k, (contender, values) in enumerate(contenders.items()):
             at, bought = values["figures"][cost], values["figures"][quality]
@@ -57,11 +57,13 @@ def draw(contenders: dict[str, Any]) -> Figure:
                 markeredgewidth=0.6,
                 markersize=7,
                 capsize=3,
-                label=name_of(contender, values),
+                label=name_of(contender),
             )
         panel.set_xscale("log")
         panel.set_xlabel(COSTS[cost])
         panel.set_ylabel(label)
         panel.grid(alpha=0.3, which="both")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8
+    )
     return figure

@@ -98,19 +98,16 @@ def test_means_and_spreads_of_a_sweep_are_those_of_its_rows(tmp_path: Path) -> N
 
 
 def test_a_price_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
-    def contender(overrides: list[str], **means: float | None) -> dict[str, Any]:
+    def contender(**means: float | None) -> dict[str, Any]:
         numbers = {k: {"mean": v, "standard_deviation": v and v / 10} for k, v in means.items()}
-        return {"overrides": overrides, "figures": numbers}
+        return {"figures": numbers}
 
     figures = {"zero_shot_accuracy": 0.7, "missing_accuracy_ridge": 0.6, "missing_nmse_ridge": 0.3}
     costs = {"train_bytes_per_round": 1000.0, "inference_bytes_per_sample": 60.0}
     contenders = {
-        "sheafalign": contender([], recall_at_1=0.5, **figures, **costs),
-        "sheafalign@wire": contender(
-            ["training.wire_dtype=int8", "inference.wire_dtype=int8"],
-            recall_at_1=None,
-            **figures,
-            **costs | {"train_bytes_per_round": 250.0},
+        "sheafalign": contender(recall_at_1=0.5, **figures, **costs),
+        "sheafalign@training.wire_dtype=int8@inference.wire_dtype=int8@wire_rounding=stochastic": (
+            contender(recall_at_1=None, **figures, **costs | {"train_bytes_per_round": 250.0})
         ),
     }
     drawn = RUN.price.draw(contenders)
@@ -122,7 +119,7 @@ def test_a_price_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
         [(60.0, 0.3), (60.0, 0.3)],
     ]
     names = [handle.get_label() for handle in drawn.axes[1].containers]
-    assert names == ["sheafalign", "sheafalign int8"]
+    assert names == ["sheafalign", "sheafalign int8 stochastic"]
     study = next(s for s in STUDIES.values() if s.price)
     folder = tmp_path / study.label
     folder.mkdir()
