@@ -27,13 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import curves
+import price
 import yaml
 
 import sheafnet
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-KEPT = ("compare.md", "compare.json", "table.csv", "sweep.csv", "sweep.png", "curves.png")
+KEPT = ("compare.md", "compare.json", "table.csv", "sweep.csv")
+PLOTS = ("sweep.png", "curves.png", "price.png")
 HEAD = """\
 # Results
 
@@ -62,6 +64,8 @@ class Study:
     """Of a sweep: figure and heading of the columns that are shown."""
     curves: bool
     """Whether its course over training rounds is drawn."""
+    price: bool
+    """Whether quality is drawn against bytes."""
 
     @property
     def label(self) -> str:
@@ -102,6 +106,7 @@ def experiments() -> list[Experiment]:
                 s.get("quick", ""),
                 s.get("columns", {}),
                 s.get("curves", False),
+                s.get("price", False),
             )
             for key, s in values["studies"].items()
         )
@@ -121,9 +126,12 @@ def run(study: Study, folder: Path, quick: bool) -> int:
 def keep(study: Study, folder: Path, results: Path) -> None:
     """Copy what a study is to be remembered by."""
     results.mkdir(parents=True, exist_ok=True)
-    if study.curves and (folder / study.label / "compare.json").exists():
+    measured = (folder / study.label / "compare.json").exists()
+    if study.curves and measured:
         curves.plot(folder / study.label, folder / study.label / "curves.png")
-    for name in KEPT:
+    if study.price and measured:
+        price.plot(folder / study.label, folder / study.label / "price.png")
+    for name in (*KEPT, *PLOTS):
         if (folder / study.label / name).exists():
             shutil.copyfile(folder / study.label / name, results / f"{study.label}-{name}")
 
@@ -164,7 +172,7 @@ def _section(study: Study, results: Path) -> Iterator[str]:
         yield _sweep_table(at("sweep.csv"), study.columns)
     else:
         yield "Not run yet.\n"
-    for plot in ("sweep.png", "curves.png"):
+    for plot in PLOTS:
         if at(plot).exists():
             yield f"![{study.label}]({results.name}/{at(plot).name})\n"
 

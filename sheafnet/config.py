@@ -27,7 +27,8 @@ from sheafnet.validation import Model as Model
 from sheafnet.validation import check_model
 
 Positive = Annotated[int, Field(ge=1)]
-Dtype = Literal["float32", "float16", "bfloat16", "int8"]
+Dtype = Literal["float32", "float16", "bfloat16", "int8", "int8-row", "int8-channel"]
+Rounding = Literal["nearest", "stochastic"]
 EstimatorName = Literal["mean", "ridge", "zero", "train-mean", "diffusion", "neural"]
 MethodName = Literal["sheafalign", "imagebind", "all-pairs", "local", "concat-supervised"]
 
@@ -197,6 +198,18 @@ class TrainingConfig(Model):
     memory: Annotated[int, Field(ge=0)] = 0
     """Rounds whose received projections stay as further negatives."""
     wire_dtype: Dtype = "float32"
+    wire_rounding: Rounding = "nearest"
+    """Of int8 in training rounds."""
+
+    @model_validator(mode="after")
+    def _stochastic_needs_steps(self) -> Self:
+        if self.wire_rounding == "stochastic" and not self.wire_dtype.startswith("int8"):
+            raise ValueError(
+                f"wire_rounding: stochastic rounds the steps of int8, and wire_dtype is "
+                f"{self.wire_dtype}: choose int8, int8-row or int8-channel, or wire_rounding: "
+                "nearest"
+            )
+        return self
 
     @model_validator(mode="after")
     def _exchange_needs_full(self) -> Self:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +46,7 @@ def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
 
 
 def test_every_question_of_the_method_is_asked() -> None:
-    names = [f"e{k}" for k in (1, 2, 3, 4, 5, 6, 7, 11, 12)]
+    names = [f"e{k}" for k in (*range(1, 9), 11, 12)]
     assert sorted(e.name for e in RUN.experiments()) == sorted(names)
 
 
@@ -95,6 +96,38 @@ def test_means_and_spreads_of_a_sweep_are_those_of_its_rows(tmp_path: Path) -> N
     assert "| `key` | Q | O |" in text
     assert "| a | 0.200 ± 0.141 | - |" in text
     assert "| b | 2,000 | 5.000 |" in text
+
+
+def test_a_price_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
+    def contender(**means: float | None) -> dict[str, Any]:
+        numbers = {k: {"mean": v, "standard_deviation": v and v / 10} for k, v in means.items()}
+        return {"figures": numbers}
+
+    figures = {"zero_shot_accuracy": 0.7, "missing_accuracy_ridge": 0.6, "missing_nmse_ridge": 0.3}
+    costs = {"train_bytes_per_round": 1000.0, "inference_bytes_per_sample": 60.0}
+    contenders = {
+        "sheafalign": contender(recall_at_1=0.5, **figures, **costs),
+        "sheafalign@training.wire_dtype=int8@inference.wire_dtype=int8@wire_rounding=stochastic": (
+            contender(recall_at_1=None, **figures, **costs | {"train_bytes_per_round": 250.0})
+        ),
+    }
+    drawn = RUN.price.draw(contenders)
+    marks = [[tuple(m.get_xydata()[0]) for m, *_ in panel.containers] for panel in drawn.axes]
+    assert marks == [
+        [(1000.0, 0.5)],
+        [(1000.0, 0.7), (250.0, 0.7)],
+        [(60.0, 0.6), (60.0, 0.6)],
+        [(60.0, 0.3), (60.0, 0.3)],
+    ]
+    names = [handle.get_label() for handle in drawn.axes[1].containers]
+    assert names == ["sheafalign", "sheafalign int8 stochastic"]
+    study = next(s for s in STUDIES.values() if s.price)
+    folder = tmp_path / study.label
+    folder.mkdir()
+    (folder / "compare.json").write_text(json.dumps({"contenders": contenders}))
+    RUN.keep(study, tmp_path, tmp_path / "results")
+    picture = (tmp_path / "results" / f"{study.label}-price.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
 
 
 def test_the_results_are_of_these_commands_and_have_been_read() -> None:

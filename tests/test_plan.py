@@ -68,6 +68,8 @@ def directed(opened: Plan) -> set[tuple[int, int]]:
         ("float16", 128 * 32 * 2),
         ("bfloat16", 128 * 32 * 2),
         ("int8", 128 * 32 + 4),
+        ("int8-row", 128 * 32 + 128 * 2),
+        ("int8-channel", 128 * 32 + 32 * 2),
     ],
 )
 def test_the_floor_of_training_by_hand(wire_dtype, message):
@@ -130,7 +132,7 @@ def test_classes_without_a_labelled_event_have_no_prototype_to_send():
         assert opened.floor("evaluation")[edge.index, 1] == expected
 
 
-def recount(opened: Plan, item: int, scale: int) -> dict[tuple[int, int], int]:
+def recount(opened: Plan, item: float, scale: int) -> dict[tuple[int, int], int]:
     """Bytes of the answers, by asking of every row whether it crosses."""
     inference, seed = opened.config.inference, opened.config.run.seed
     found = dict.fromkeys(directed(opened), 0)
@@ -148,7 +150,14 @@ def recount(opened: Plan, item: int, scale: int) -> dict[tuple[int, int], int]:
 
 
 @pytest.mark.parametrize(
-    ("wire_dtype", "item", "scale"), [("float32", 4, 0), ("float16", 2, 0), ("int8", 1, 4)]
+    ("wire_dtype", "item", "scale"),
+    [
+        ("float32", 4, 0),
+        ("float16", 2, 0),
+        ("int8", 1, 4),
+        ("int8-row", 1 + 2 / 5, 0),  # two bytes for the five values of a row
+        ("int8-channel", 1, 5 * 2),
+    ],
 )
 @pytest.mark.parametrize("probability", [0.0, 0.05, 0.5, 1.0])
 def test_the_floor_of_inference_by_counting_rows(wire_dtype, item, scale, probability):
@@ -210,11 +219,21 @@ def test_limits_are_the_sizes_of_the_run():
     assert limits.dtypes[Kind.PROJECTION].name == "FLOAT16"
     assert limits.dtypes[Kind.ANSWER].name == "INT8"
     assert limits.run == opened.limits("one").run != opened.limits("two").run
+    assert limits.stochastic == {}
     exchanged = plan(training={"exchange_gradients": True, "reconstruction_gradient": "full"})
     assert exchanged.limits("one").rows[Kind.GRADIENT] == 128
     diffused = plan(inference={"batch_size": 19, "diffusion_iterations": 7}).limits("one")
     assert (diffused.rows[Kind.ESTIMATE], diffused.iterations) == (19, 7)
     assert limits.iterations == 0
+
+
+def test_only_what_crosses_in_training_is_rounded_stochastically():
+    rounding = {"wire_dtype": "int8-row", "wire_rounding": "stochastic"}
+    exchange = {"exchange_gradients": True, "reconstruction_gradient": "full"}
+    opened = plan(
+        training=rounding | exchange, inference={"wire_dtype": "int8-row"}, run={"seed": 5}
+    )
+    assert opened.limits("one").stochastic == {Kind.PROJECTION: 5, Kind.GRADIENT: 5}
 
 
 # Placement.

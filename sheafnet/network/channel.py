@@ -8,7 +8,7 @@ kind without a place in the method, a second copy.
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +29,7 @@ from sheafnet.network.ledger import Count, Fate, Key, Ledger, key_of, measure
 from sheafnet.network.links import ARRIVES, Links, Lot
 from sheafnet.network.payload import Array, WireDtype, pack, unpack
 from sheafnet.network.reception import Reception
+from sheafnet.seeds import stream
 from sheafnet.topology import Edge, Topology
 
 _ONE_MESSAGE = Count(messages=1)
@@ -61,6 +62,8 @@ class Limits:
     dtypes: dict[Kind, WireDtype]
     iterations: int = 0
     """Steps of diffusion in an inference round."""
+    stochastic: dict[Kind, int] = field(default_factory=dict)
+    """The seed of each kind whose int8 is rounded stochastically; all others round to nearest."""
 
     @property
     def unread(self) -> int:
@@ -145,6 +148,9 @@ class Endpoint:
             raise ProtocolError(f"{arrow}, round {round_}: {error}") from None
         dtype = WireDtype.NONE if array is None else self._limits.dtypes[kind]
         key = Key(kind.phase, round_, edge, own.direction(self.node))
+        seed, draws = self._limits.stochastic.get(kind), None
+        if seed is not None:
+            draws = stream(seed, "rounding", edge, key.direction, kind.name, round_)
         frame = Frame(
             kind=kind,
             run=self._limits.run,
@@ -155,7 +161,7 @@ class Endpoint:
             dtype=dtype,
             rows=rows,
             mask=None if mask is None else pack_mask(mask),
-            payload=b"" if array is None else pack(array, dtype),
+            payload=b"" if array is None else pack(array, dtype, draws),
         )
         if kind is Kind.REQUEST and mask is not None:
             self._asked[edge] = round_, mask.copy()

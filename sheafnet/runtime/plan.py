@@ -135,8 +135,10 @@ class Plan:
             rows[Kind.ESTIMATE] = inference.batch_size
         train, infer = WireDtype.named(training.wire_dtype), WireDtype.named(inference.wire_dtype)
         dtypes = {kind: infer if kind.phase == "inference" else train for kind in rows}
-        tag = run_tag(derive(self.config.run.seed, "run", run))
-        return Limits(tag, rows, dtypes, inference.diffusion_iterations)
+        seed, stochastic = self.config.run.seed, training.wire_rounding == "stochastic"
+        drawn = {kind: seed for kind in rows if stochastic and kind.phase == "train"}
+        tag = run_tag(derive(seed, "run", run))
+        return Limits(tag, rows, dtypes, inference.diffusion_iterations, drawn)
 
     def floor(self, phase: Phase) -> dict[tuple[int, int], int]:
         """Fewest payload bytes that `phase` can take, per (channel, direction)."""

@@ -34,9 +34,6 @@ TIMED = ("run.backend=ray", "run.nodes_per_actor=auto")
 CURVE_EVALUATIONS = 10
 CURVE_POINTS = 200
 """At most about so many training rounds are kept of a curve."""
-_LATER = (("inference", "diffusion"), ("inference", "diffusion_iterations"))
-"""Keys that are younger than studies which may be gone on with: at their defaults they are no part
-of a cell's name."""
 _CURVE = ("round", "loss", "energy", "contrastive", "gradient_norm")
 
 
@@ -56,10 +53,6 @@ class Cell:
     def resolved(self) -> dict[str, Any]:
         """Everything that can change a figure, as plain values."""
         values = self.config.model_dump(mode="json")
-        changed = self.config.model_dump(mode="json", exclude_defaults=True)
-        for section, key in _LATER:
-            if key not in changed.get(section, {}):
-                del values[section][key]
         if self.timed:
             return values | {"machine": [platform.node(), usable_cores()]}
         return values | {"run": {"seed": self.config.run.seed}}

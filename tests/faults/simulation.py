@@ -48,7 +48,9 @@ def draw_config(seed: int) -> Config:
     method = rng.choice(METHODS)
     if method == "sheafalign" and rng.random() < 0.5:
         training |= {"exchange_gradients": True, "reconstruction_gradient": "full"}
-    training["wire_dtype"] = rng.choice(["float32", "float16", "bfloat16", "int8"])
+    training["wire_dtype"] = rng.choice(["float32", "float16", "bfloat16", "int8", "int8-row"])
+    if training["wire_dtype"].startswith("int8") and rng.random() < 0.5:
+        training["wire_rounding"] = "stochastic"
     values: dict[str, Any] = {
         "name": "simulated",
         "dataset": {"name": "synthetic", "features": 6, "latent": 2, "classes": 2,

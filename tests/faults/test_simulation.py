@@ -36,7 +36,8 @@ def test_the_seeds_draw_every_kind_of_fault_and_method() -> None:
     assert {config.method.name for config in configs} == {
         "sheafalign", "imagebind", "all-pairs", "local", "concat-supervised"
     }  # fmt: skip
-    assert {config.training.wire_dtype for config in configs} > {"int8", "float32"}
+    assert {config.training.wire_dtype for config in configs} > {"int8", "int8-row", "float32"}
+    assert {config.training.wire_rounding for config in configs} == {"nearest", "stochastic"}
     assert any(config.training.exchange_gradients for config in configs)
     assert {c.inference.diffusion for c in configs if c.inference.diffusion_iterations} == {
         "relay", "harmonic"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 MAX_BYTES, MAX_ROWS, VERSION = 1 << 28, 1 << 24, 1
 PROJECTION, GRADIENT, GALLERY, PROTOTYPES, REQUEST, ANSWER, ESTIMATE = range(7)
-NONE, FLOAT32, FLOAT16, BFLOAT16, INT8 = range(5)
-VALUE_BYTES = {NONE: 0, FLOAT32: 4, FLOAT16: 2, BFLOAT16: 2, INT8: 1}
+NONE, FLOAT32, FLOAT16, BFLOAT16, INT8, INT8_ROW, INT8_CHANNEL = range(7)
+VALUE_BYTES = {NONE: 0, FLOAT32: 4, FLOAT16: 2, BFLOAT16: 2, INT8: 1, INT8_ROW: 1, INT8_CHANNEL: 1}
+SMALLEST_SCALE = 2.0**-126
 
 
 class NoFrameError(Exception):
@@ -105,7 +106,8 @@ def _read(buffer: bytes) -> Fields:
     if reader.take(5) != checksum or reader.at != len(buffer):
         raise NoFrameError("a wrong checksum, or more after it")
     version, kind = divmod(head, 16)
-    if version != VERSION or kind > ESTIMATE or direction > 1 or dtype > INT8 or rows > MAX_ROWS:
+    known = version == VERSION and kind <= ESTIMATE and direction <= 1 and dtype <= INT8_CHANNEL
+    if not known or rows > MAX_ROWS:
         raise NoFrameError("a field that is out of range")
     return Fields(kind, run, incarnation, round_, edge, direction, dtype, rows, mask, payload)
 
@@ -198,10 +200,35 @@ def _gaps(rows: list[int]) -> bytes:
 
 def _right_values(frame: Fields, dim: int) -> bool:
     count = frame.rows * dim
-    scale_bytes = 4 if frame.dtype == INT8 and count else 0
-    if len(frame.payload) != count * VALUE_BYTES[frame.dtype] + scale_bytes:
+    scale_bytes = {INT8: 4, INT8_ROW: 2 * frame.rows, INT8_CHANNEL: 2 * dim}.get(frame.dtype, 0)
+    if len(frame.payload) != count * VALUE_BYTES[frame.dtype] + (scale_bytes if count else 0):
         return False
+    if frame.dtype in (INT8_ROW, INT8_CHANNEL) and count:
+        return all(_right_scale(*group) for group in _groups(frame, dim))
     return all(_finite(value) for value in _values(frame, count))
+
+
+def _groups(frame: Fields, dim: int) -> list[tuple[float, list[int]]]:
+    """Each scale with the steps that are steps of it."""
+    count = frame.rows * dim
+    scales = _bfloat16s(frame.payload[:-count])
+    steps = list(struct.unpack(f"{count}b", frame.payload[-count:]))
+    if frame.dtype == INT8_ROW:
+        return [(scale, steps[row * dim : (row + 1) * dim]) for row, scale in enumerate(scales)]
+    return [(scale, steps[column::dim]) for column, scale in enumerate(scales)]
+
+
+def _right_scale(scale: float, steps: list[int]) -> bool:
+    """Whether 127 steps of `scale` are the largest value, as far as a normal scale can be."""
+    largest = max(abs(step) for step in steps)
+    if not _finite(127 * scale) or not scale >= SMALLEST_SCALE:
+        return False
+    return largest == 127 or (largest < 127 and scale == SMALLEST_SCALE)
+
+
+def _bfloat16s(payload: bytes) -> list[float]:
+    halves = [b"\0\0" + payload[at : at + 2] for at in range(0, len(payload), 2)]
+    return list(struct.unpack(f"<{len(halves)}f", b"".join(halves)))
 
 
 def _values(frame: Fields, count: int) -> list[float]:
@@ -213,8 +240,7 @@ def _values(frame: Fields, count: int) -> list[float]:
     if frame.dtype == FLOAT16:
         return list(struct.unpack(f"<{count}e", payload))
     if frame.dtype == BFLOAT16:
-        halves = (b"\0\0" + payload[at : at + 2] for at in range(0, 2 * count, 2))
-        return list(struct.unpack(f"<{count}f", b"".join(halves)))
+        return _bfloat16s(payload)
     (scale,) = struct.unpack("<f", payload[:4])
     return [scale * value for value in struct.unpack(f"<{count}b", payload[4:])]
 

@@ -28,6 +28,20 @@ def test_one_process_actors_and_packed_actors_agree(tiny: MakeConfig, tmp_path: 
 
 
 @pytest.mark.ray
+def test_stochastic_rounding_agrees_too(tiny: MakeConfig, tmp_path: Path) -> None:
+    """With gradients, which are rounded as well, and every fault at once."""
+    chosen = (
+        "training={rounds: 6, batch_size: 16, wire_dtype: int8-channel, wire_rounding: stochastic, "
+        "exchange_gradients: true, reconstruction_gradient: full}",
+        "inference.wire_dtype=int8-row",
+        STORM,
+    )
+    local = run_artifacts(tiny(*chosen), tmp_path / "local")
+    packed = tiny(*chosen, "run.backend=ray", "run.nodes_per_actor=3")
+    assert run_artifacts(packed, tmp_path / "packed") == local
+
+
+@pytest.mark.ray
 @pytest.mark.parametrize("method", ["{name: imagebind, hub: b}", "concat-supervised"])
 def test_methods_with_a_hub_agree_too(tiny: MakeConfig, tmp_path: Path, method: str) -> None:
     """The hub's channels reach nodes that are no neighbours, in other processes."""
@@ -153,7 +167,10 @@ def _trained(config, order: random.Random | None) -> list[dict[str, bytes]]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_order_of_delivery_changes_nothing(tiny: MakeConfig, seed: int) -> None:
-    config = tiny("training.rounds=4", "training.reconstruction_gradient=full")
+    config = tiny(
+        "training={rounds: 4, batch_size: 16, reconstruction_gradient: full, "
+        "wire_dtype: int8-row, wire_rounding: stochastic}"
+    )
     assert _trained(config, random.Random(seed)) == _trained(config, random.Random(99))
 
 

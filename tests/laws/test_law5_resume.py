@@ -47,6 +47,7 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         [STORM],
         [STORM, "inference.diffusion_iterations=3"],
         [STORM, "training.memory=2", "training.local_steps=2", "inference.neural_hidden=4"],
+        [STORM, "training.wire_dtype=int8-row", "training.wire_rounding=stochastic"],
     ],
     ids=[
         "sheafalign",
@@ -57,6 +58,7 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         "faults",
         "diffusion",
         "memory",
+        "rounded",
     ],
 )
 def test_killed_after_any_stretch(tiny: MakeConfig, tmp_path: Path, overrides: list[str]) -> None:

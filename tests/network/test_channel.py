@@ -150,7 +150,15 @@ def test_mask_bytes_are_control_bytes():
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("float32", 120), ("float16", 60), ("bfloat16", 60), ("int8", 34)]
+    ("name", "size"),
+    [
+        ("float32", 120),
+        ("float16", 60),
+        ("bfloat16", 60),
+        ("int8", 34),
+        ("int8-row", 50),
+        ("int8-channel", 36),
+    ],
 )
 def test_the_agreed_dtype_goes_out(name, size):
     dtype, spy = WireDtype.named(name), Spy()
@@ -164,6 +172,31 @@ def test_the_agreed_dtype_goes_out(name, size):
     got = receiver.take([(AB, Kind.PROJECTION, 0)])[AB].array
     assert np.abs(got - tensor()).max() <= 30 / 127 / 2 * 1.001  # int8 is the coarsest
     assert got.dtype == np.float32
+
+
+def test_stochastic_rounding_is_drawn_anew_for_every_message_and_only_for_it():
+    """By seed, edge, direction, kind and round; of nothing that was sent before."""
+    rows = KINDS | {Kind.GRADIENT: ROWS}
+    coarse = Limits(RUN, rows, dict.fromkeys(rows, WireDtype.INT8_ROW))
+
+    def sent(node: int, edge: int, kind: Kind, round_: int, seed: int | None) -> bytes:
+        spy, own = Spy(), {} if seed is None else {Kind.PROJECTION: seed, Kind.GRADIENT: seed}
+        values = np.linspace(-1, 1, rows[kind] * DIM[edge], dtype=np.float32)
+        sender = endpoint(node, spy, limits=replace(coarse, stochastic=own))
+        sender.send(edge, kind, round_, values.reshape(rows[kind], -1))
+        return decode(spy.sent[0][1]).payload
+
+    first = sent(A, AB, Kind.PROJECTION, 3, 7)
+    assert sent(A, AB, Kind.PROJECTION, 3, 7) == first
+    others = {
+        sent(B, AB, Kind.PROJECTION, 3, 7),
+        sent(A, AB, Kind.GRADIENT, 3, 7),
+        sent(A, AB, Kind.PROJECTION, 4, 7),
+        sent(A, AB, Kind.PROJECTION, 3, 8),
+        sent(A, AB, Kind.PROJECTION, 3, None),
+    }
+    assert len(others | {first}) == 6
+    assert sent(A, AB, Kind.GALLERY, 3, 7) == sent(A, AB, Kind.GALLERY, 3, None)
 
 
 NAN = tensor()

@@ -348,7 +348,7 @@ def allowed(field: str, value: Any) -> bool:
     return {
         "head": value in range(16, 23),
         "direction": value in (0, 1),
-        "dtype": value in range(5),
+        "dtype": value in range(7),
         "rows": value <= 2**24,
     }.get(field, True)
 
@@ -381,7 +381,7 @@ def test_any_element_in_any_field_with_a_right_checksum(position):
         (3, "ff", "32-bit number"),
         (3, "c3", "32-bit number"),
         (5, "02", "direction 2"),
-        (6, "05", "unknown dtype 5"),
+        (6, "07", "unknown dtype 7"),
         (7, "ce01000001", "16777217 rows"),
         (7, "ca3f800000", "32-bit number"),
         (8, "00", "mask or payload"),

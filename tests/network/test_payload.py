@@ -15,7 +15,9 @@ from sheafnet.network.payload import WireDtype, pack, payload_bytes, unpack
 
 FLOAT32, FLOAT16 = WireDtype.FLOAT32, WireDtype.FLOAT16
 BFLOAT16, INT8 = WireDtype.BFLOAT16, WireDtype.INT8
-DTYPES = [FLOAT32, FLOAT16, BFLOAT16, INT8]
+INT8_ROW, INT8_CHANNEL = WireDtype.INT8_ROW, WireDtype.INT8_CHANNEL
+SCALED = [INT8_ROW, INT8_CHANNEL]
+DTYPES = [FLOAT32, FLOAT16, BFLOAT16, INT8, *SCALED]
 FLOAT32_MAX = 3.4028234663852886e38  # (2 - 2**-23) * 2**127
 BFLOAT16_MAX = 3.3895313892515355e38  # (2 - 2**-7) * 2**127
 
@@ -29,8 +31,10 @@ def row(*values: float) -> np.ndarray:
     return np.array([values], dtype=np.float32)
 
 
-def through(array: np.ndarray, dtype: WireDtype) -> np.ndarray:
-    return unpack(pack(array, dtype), dtype, *array.shape)
+def through(
+    array: np.ndarray, dtype: WireDtype, draws: np.random.Generator | None = None
+) -> np.ndarray:
+    return unpack(pack(array, dtype, draws), dtype, *array.shape)
 
 
 # Values of the bytes
@@ -164,6 +168,101 @@ def test_int8_uses_one_scale_for_the_whole_tensor():
     assert through(array, INT8).tolist() == [[127.0, 1.0], [-64.0, 0.0]]
 
 
+THREE_ROWS = np.array([[63.5, -63.5, 0.75], [0, 0, 0], [254, 1, -3]], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "golden"),
+    [
+        # Scales 63.5 / 127 = 0.5 = 3f00, the smallest normal number 0080 of zeros, 254 / 127 = 2 =
+        # 4000. 0.75 / 0.5 = 1.5 goes to 2, 1 / 2 to 0, -3 / 2 to -2 (all even).
+        (INT8_ROW, "003f 8000 0040  7f8102 000000 7f00fe"),
+        # Scales 2, 0.5 and 3 / 127 = 1.5118 / 64, of which 1.515625 / 64 = 3cc2 is the nearest.
+        # 63.5 / 2 = 31.75, 0.75 * 64 / 1.515625 = 31.67, -3 * 64 / 1.515625 = -126.7.
+        (INT8_CHANNEL, "0040 003f c23c  208120 000000 7f0281"),
+    ],
+)
+def test_golden_payloads_with_a_scale_a_row_or_a_column(dtype, golden):
+    assert pack(THREE_ROWS, dtype) == bytes.fromhex(golden)
+    scales = {
+        INT8_ROW: [[0.5], [2**-126], [2.0]],
+        INT8_CHANNEL: [[2.0, 0.5, 1.515625 / 64]],
+    }[dtype]
+    steps = {
+        INT8_ROW: [[127, -127, 2], [0, 0, 0], [127, 0, -2]],
+        INT8_CHANNEL: [[32, -127, 32], [0, 0, 0], [127, 2, -127]],
+    }[dtype]
+    assert through(THREE_ROWS, dtype).tolist() == (np.array(scales) * np.array(steps)).tolist()
+
+
+@given(array=tensors)
+@example(array=row(2.5e-43, -1.4e-45))
+@example(array=row(127 * 2.0**-126 * (1 + 2**-9), 2.0**-127))
+@example(array=row(FLOAT32_MAX, -FLOAT32_MAX))
+@settings(max_examples=300, deadline=None)
+def test_a_row_is_within_half_a_step_of_its_own(array):
+    """A step is the largest magnitude of the row / 127, rounded to 8 significant bits."""
+    exact = np.clip(array.astype(np.float64), -BFLOAT16_MAX, BFLOAT16_MAX)
+    steps = np.maximum(np.abs(exact).max(axis=1, keepdims=True) / 127, 2.0**-126)
+    wrong = np.abs(through(array, INT8_ROW).astype(np.float64) - exact)
+    assert (wrong <= steps / 2 * (1 + 1 / 256)).all()
+
+
+@given(array=tensors)
+@settings(max_examples=100, deadline=None)
+def test_a_column_is_what_a_row_of_its_values_is(array):
+    turned = np.ascontiguousarray(array.T)
+    assert through(array, INT8_CHANNEL).T.tolist() == through(turned, INT8_ROW).tolist()
+
+
+def test_the_largest_magnitude_is_127_steps_whatever_the_scale_loses():
+    """All scales of 8 bits, what rounds to them, and what is just on the other side."""
+    largest = (np.linspace(127, 254, 5000, dtype=np.float32) * np.float32(2.0**-30))[:, None]
+    ends = np.concatenate([largest, np.nextafter(largest, 0), -largest])
+    for draws in (None, np.random.default_rng(0)):
+        packed = pack(ends, INT8_ROW, draws)
+        steps = np.frombuffer(packed, np.int8, offset=2 * len(ends))
+        assert set(steps.tolist()) == {127, -127}
+
+
+# Stochastic rounding
+
+
+@pytest.mark.parametrize("dtype", [INT8, *SCALED])
+def test_stochastic_rounding_is_to_a_neighbouring_step_and_right_on_average(dtype):
+    """Of scale 1, values up to 126 and the largest, 127; 4,000 draws."""
+    values = np.linspace(-126, 125.3, 64, dtype=np.float32).reshape(8, 8)
+    corners = np.zeros((9, 9), dtype=np.float32)
+    corners[:8, :8] = values
+    corners[8, :] = corners[:, 8] = 127
+    draws = np.random.default_rng(1)
+    found = np.stack([through(corners, dtype, draws) for _ in range(4000)])
+    below, share = np.floor(values), values - np.floor(values)
+    inner = found[:, :8, :8]
+    assert np.isin(inner - below, (0.0, 1.0)).all()
+    bound = 5 * np.sqrt(share * (1 - share) / 4000)
+    assert (np.abs(inner.mean(axis=0) - values) <= bound + 1e-4).all()
+    assert (found[:, 8] == 127).all()
+    up = (inner - below).mean(axis=(1, 2))
+    assert up.std() > 0  # the draws of one payload differ from those of the next
+
+
+@pytest.mark.parametrize("dtype", [INT8, *SCALED])
+def test_stochastic_rounding_leaves_whole_steps_and_takes_the_draws_as_they_come(dtype):
+    whole = np.array([[127.0, -3.0, 64.0], [127.0, 127.0, 127.0]], dtype=np.float32)
+    for seed in range(20):
+        assert through(whole, dtype, np.random.default_rng(seed)).tolist() == whole.tolist()
+    halves = whole - np.array([[0, 0.5, 0.5], [0, 0, 0]], dtype=np.float32)
+    one, same, other = (pack(halves, dtype, np.random.default_rng(s)) for s in (0, 0, 3))
+    assert one == same
+    assert {one, other} <= {
+        pack(whole - np.array([[0, a, b], [0, 0, 0]], dtype=np.float32), dtype)
+        for a in (0, 1)
+        for b in (0, 1)
+    }
+    assert one != other
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(array=tensors)
 @example(array=row(FLOAT32_MAX, -FLOAT32_MAX))
@@ -178,6 +277,7 @@ def test_what_is_finite_arrives_and_twice_changes_nothing_more(dtype, array):
     assert np.array_equal(np.signbit(once)[once != 0], np.signbit(array)[once != 0])
     if dtype is not INT8:
         assert through(once, dtype).tobytes() == once.tobytes()
+        assert through(once, dtype, np.random.default_rng(0)).tobytes() == once.tobytes()
 
 
 # Layout
@@ -193,7 +293,7 @@ def test_rows_go_out_in_c_order_whatever_the_memory_order(dtype):
     big_endian = array.astype(">f4")
     for same in (np.asfortranarray(array), wide[::2, ::2], backwards, big_endian):
         assert pack(same, dtype) == expected
-    if dtype is not INT8:
+    if dtype in (FLOAT32, FLOAT16, BFLOAT16):
         assert unpack(expected, dtype, 3, 4).tolist() == array.tolist()
 
 
@@ -219,6 +319,8 @@ def test_packing_leaves_its_input_alone_and_unpacking_gives_an_own_writable_arra
         (FLOAT16, 128 * 32 * 2),
         (BFLOAT16, 128 * 32 * 2),
         (INT8, 4 + 128 * 32),
+        (INT8_ROW, 2 * 128 + 128 * 32),
+        (INT8_CHANNEL, 2 * 32 + 128 * 32),
     ],
 )
 def test_floor_of_a_training_message(dtype, size):
@@ -241,10 +343,13 @@ def test_no_rows_are_no_bytes(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("change", [-4, -2, -1, 1, 2, 4])
 def test_any_other_size_is_refused(dtype, change):
-    right = {FLOAT32: 24, FLOAT16: 12, BFLOAT16: 12, INT8: 10}[dtype]
-    assert unpack(bytes(right), dtype, 2, 3).tolist() == [[0.0] * 3] * 2
-    with pytest.raises(FrameError, match=rf"{right + change} bytes .* takes {right}"):
-        unpack(bytes(right + change), dtype, 2, 3)
+    right = {FLOAT32: 24, FLOAT16: 12, BFLOAT16: 12, INT8: 10, INT8_ROW: 10, INT8_CHANNEL: 12}
+    zeros = pack(np.zeros((2, 3), dtype=np.float32), dtype)
+    assert len(zeros) == right[dtype]
+    assert unpack(zeros, dtype, 2, 3).tolist() == [[0.0] * 3] * 2
+    says = rf"{right[dtype] + change} bytes .* in {dtype.label} takes {right[dtype]}"
+    with pytest.raises(FrameError, match=says):
+        unpack((zeros + bytes(4))[: right[dtype] + change], dtype, 2, 3)
 
 
 def test_none_has_no_values():
@@ -285,8 +390,64 @@ def test_an_int8_scale_that_makes_values_infinite(scale, level):
         unpack(bytes.fromhex(scale) + struct.pack("2b", 0, level), INT8, 1, 2)
 
 
+HOSTILE = {
+    "NaN": ("c07f", 127, 0), "infinite": ("807f", 127, 0), "minus infinite": ("80ff", 127, 0),
+    "negative": ("80bf", 127, 0), "minus zero": ("0080", 0, 0), "zero": ("0000", 0, 0),
+    "zero under values": ("0000", 127, 1), "subnormal": ("7f00", 127, 1),
+    "twice the steps": ("803f", 63, -63), "one step less": ("803f", 126, 1),
+    "a step too many": ("803f", -128, 127), "smallest with a step too many": ("8000", -128, 0),
+    "a scale of zeros": ("803f", 0, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("scale", "one", "two"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("dtype", SCALED)
+def test_scales_that_are_not_of_their_values(dtype, scale, one, two):
+    """In the second of two rows or columns, beside an honest one."""
+    scales, steps = bytes.fromhex("803f" + scale), {INT8_ROW: (127, 1, one, two)}
+    steps[INT8_CHANNEL] = (127, one, 1, two)
+    with pytest.raises(FrameError, match="a scale of int8"):
+        unpack(scales + struct.pack("4b", *steps[dtype]), dtype, 2, 2)
+
+
+def test_a_scale_whose_values_are_infinite():
+    # 127 * 2**121 * (1 + 2**-7) is below 2**128, 127 * 2**121 * (1 + 2**-6) is not.
+    assert unpack(bytes.fromhex("017c 7f"), INT8_ROW, 1, 1).tolist() == [[127 * 129 * 2.0**114]]
+    with pytest.raises(FrameError, match="NaN or infinite"):
+        unpack(bytes.fromhex("027c 7f"), INT8_ROW, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", SCALED)
+@given(
+    scales=st.lists(
+        st.sampled_from([0x0080, 0x0081, 0x3F80, 0x7C01, 0x0000, 0x8000]) | st.integers(0, 65535),
+        min_size=2,
+        max_size=2,
+    ),
+    steps=st.lists(st.sampled_from([0, 127, -127, 126, -128, 5]), min_size=4, max_size=4),
+)
+@settings(max_examples=500, deadline=None)
+def test_what_is_accepted_has_one_spelling(dtype, scales, steps):
+    """A payload is what packing its values gives, or it is refused."""
+    packed = struct.pack("<2H4b", *scales, *steps)
+    try:
+        array = unpack(packed, dtype, 2, 2)
+    except FrameError:
+        return
+    assert pack(array, dtype) == packed
+
+
 @pytest.mark.parametrize(
-    ("name", "code"), [("float32", 1), ("float16", 2), ("bfloat16", 3), ("int8", 4)]
+    ("name", "code"),
+    [
+        ("float32", 1),
+        ("float16", 2),
+        ("bfloat16", 3),
+        ("int8", 4),
+        ("int8-row", 5),
+        ("int8-channel", 6),
+    ],
 )
 def test_codes_on_the_wire(name, code):
     assert WireDtype.named(name) == code
+    assert WireDtype(code).label == name

@@ -126,11 +126,26 @@ def test_a_fixed_pattern_misses_those_nodes(tiny: MakeConfig, tmp_path: Path) ->
 
 def test_narrow_dtypes_are_counted_as_sent(tiny: MakeConfig, tmp_path: Path) -> None:
     bytes_of = {}
-    for dtype in ("float32", "float16", "bfloat16", "int8"):
+    for dtype in ("float32", "float16", "bfloat16", "int8", "int8-row", "int8-channel"):
         config = tiny(f"training.wire_dtype={dtype}", f"inference.wire_dtype={dtype}")
         summary = sheafnet.simulate(config, run_dir=tmp_path / dtype).summary
-        assert summary.communication.train.payload_bytes == summary.communication.train.floor_bytes
+        for phase in ("train", "evaluation", "inference"):
+            traffic = getattr(summary.communication, phase)
+            assert traffic.payload_bytes == traffic.floor_bytes
         bytes_of[dtype] = summary.communication.train.payload_bytes
     assert bytes_of["float16"] == bytes_of["bfloat16"] == bytes_of["float32"] // 2
     messages = 6 * 10
     assert bytes_of["int8"] == bytes_of["float32"] // 4 + 4 * messages  # and a scale each
+    assert bytes_of["int8-row"] == bytes_of["float32"] // 4 + 2 * 16 * messages  # of B = 16 rows
+    assert bytes_of["int8-channel"] == bytes_of["float32"] // 4 + 2 * 4 * messages  # and d_ij = 4
+
+
+def test_stochastic_rounding_changes_training_and_no_byte(tiny: MakeConfig, tmp_path: Path) -> None:
+    found = []
+    for rounding in ("nearest", "stochastic"):
+        chosen = (f"training.wire_rounding={rounding}", "training.wire_dtype=int8-row")
+        config = tiny(*chosen, "inference.missing_nodes=[b]")  # so that inference is of one pattern
+        found.append(sheafnet.simulate(config, run_dir=tmp_path / rounding).summary)
+    nearest, stochastic = found
+    assert nearest.communication == stochastic.communication
+    assert nearest.alignment != stochastic.alignment

@@ -30,34 +30,23 @@ def test_the_key_is_of_everything_that_can_change_a_figure(
     first = key(network)
     assert first == key(network) == key(network, "training.temperature=0.1")
     assert first == key(network, "run.stretch=1", "run.directory=elsewhere", "run.seed=5")
+    assert first == key(network, "training.wire_rounding=nearest")
     others = {
+        key(network, "training.wire_dtype=int8"),
+        key(network, "training.wire_dtype=int8", "training.wire_rounding=stochastic"),
         key(network, seed=1),
         key(network, "training.temperature=0.2"),
         key(network, "dataset.noise=0.3"),
         key(network, "defaults.edge.comparison_dim=1"),
         key(network, "defaults.edge.comparison_dim=1.0"),
     }
-    assert len(others | {first}) == 6
+    assert len(others | {first}) == 8
     network.write_text(network.read_text().replace("batch_size: 16", "batch_size: 17"))
     assert key(network) not in others | {first}
     network.write_text(network.read_text().replace("batch_size: 17", "batch_size: 16"))
     assert key(network) == first
     monkeypatch.setattr(module, "__version__", "0.0.0")
     assert key(network) != first
-
-
-def test_a_younger_key_at_its_default_names_no_other_cell(network: Path) -> None:
-    """Cells that were run before there was diffusion are still those of the same settings."""
-    (plain,) = read_cells(network, (), [0])
-    assert not [name for name in plain.resolved["inference"] if "diffusion" in name]
-    off = ("inference.diffusion=relay", "inference.diffusion_iterations=0")
-    assert key(network, *off) == plain.key
-    on = {
-        key(network, "inference.diffusion_iterations=1"),
-        key(network, "inference.diffusion_iterations=2"),
-        key(network, "inference.diffusion_iterations=2", "inference.diffusion=harmonic"),
-    }
-    assert len(on | {plain.key}) == 4
 
 
 def test_a_cluster_in_the_topology_is_left_alone(network: Path) -> None:
