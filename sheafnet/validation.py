@@ -2,9 +2,17 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from sheafnet.document import Key, Origin
 from sheafnet.errors import ConfigError
@@ -14,6 +22,17 @@ class Model(BaseModel):
     """Base of every configuration model: frozen, and no key that nothing reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    younger: ClassVar[tuple[str, ...]] = ()
+    """Keys that a dump leaves out at their defaults: they came after cells of studies were named by
+    the hash of one."""
+
+    @model_serializer(mode="wrap")
+    def _without_younger(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        for name in self.younger:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                values.pop(name, None)
+        return values
 
     @field_validator("*", mode="before")
     @classmethod
