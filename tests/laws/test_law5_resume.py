@@ -45,8 +45,9 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         ["method=local", "training.optimizer=sgd"],
         ["method=concat-supervised", "training.optimizer=adamw"],
         [STORM],
+        [STORM, "defaults.edge.link=ble"],
     ],
-    ids=["sheafalign", "gradients", "imagebind", "local", "concat-supervised", "faults"],
+    ids=["sheafalign", "gradients", "imagebind", "local", "concat-supervised", "faults", "links"],
 )
 def test_killed_after_any_stretch(tiny: MakeConfig, tmp_path: Path, overrides: list[str]) -> None:
     left = broken_off(tiny(*EVERY, *overrides), tmp_path)
