@@ -19,6 +19,7 @@ from sheafnet.studies.cells import (
 from sheafnet.studies.contenders import METHODS, Contender, read_contenders
 from sheafnet.studies.figures import (
     COSTS,
+    NO_LINK,
     Figure,
     Spread,
     apart,
@@ -266,10 +267,7 @@ class _Matches:
         for contender in self.contenders if self.cost != "bytes" else ():
             radio = Plan.open(self.cells(contender, None)[0].config).radio
             if radio is None:
-                raise ConfigError(
-                    f"--cost {self.cost}: the links of {contender.label} have no profile; name "
-                    "one, as in --set defaults.edge.link=ble"
-                )
+                raise ConfigError(f"--cost {self.cost}: {contender.label}: {NO_LINK}.")
             if self.cost == "joules" and radio.untold:
                 raise ConfigError(
                     f"--cost joules: of {contender.label} the profile {radio.untold} tells no "

@@ -15,6 +15,7 @@ Better = Literal["higher", "lower"]
 ESTIMATORS = ("mean", "ridge", "zero", "train-mean")
 COSTS = ("bytes", "seconds", "joules")
 """What a quality may be weighed against."""
+NO_LINK = "no edge has a link; name a profile, as in --set defaults.edge.link=ble"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ from typing import Any
 
 from sheafnet.errors import ConfigError
 from sheafnet.studies.cells import Cell, CellResult, open_base, read_cells, seeds_from
-from sheafnet.studies.figures import COSTS, Figure, Spread, figure_named, figures_of, headline
+from sheafnet.studies.figures import (
+    COSTS,
+    NO_LINK,
+    Figure,
+    Spread,
+    figure_named,
+    figures_of,
+    headline,
+)
 from sheafnet.studies.folder import StudyFolder, default_folder
 from sheafnet.studies.keys import Axis, read_axes
 from sheafnet.studies.pareto import pareto_front
@@ -118,7 +126,10 @@ def sweep(
     figures = figures_of(base)
     for some in cells.values():
         figures |= figures_of(some[0].config)
-    cost = f"train_{cost}" if cost in COSTS else cost
+    if cost in COSTS:
+        if f"train_{cost}" not in figures:
+            raise ConfigError(f"--cost {cost}: {NO_LINK}.")
+        cost = f"train_{cost}"
     chosen = figure_named(quality, figures, "--quality"), figure_named(cost, figures, "--cost")
     if chosen[1].better == "higher":
         raise ConfigError(f"--cost {cost}: more of it is better; a cost is one of bytes or errors.")

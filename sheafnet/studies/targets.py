@@ -112,7 +112,7 @@ class Reached:
 
 
 def scaled(count: float, unit: str = "bytes") -> str:
-    """Bytes with a decimal prefix and three or four digits; seconds and joules as they are."""
+    """Bytes with a decimal prefix and three or four digits; seconds and joules without one."""
     if unit != "bytes":
         return (
             f"{count:,.0f} {_SYMBOLS[unit]}" if count >= 1000 else f"{count:.3g} {_SYMBOLS[unit]}"
