@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 import sheafnet
@@ -19,7 +20,8 @@ from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Traffic
 from sheafnet.studies.tables import print_run
-from tests.conftest import STORM, MakeConfig, artifacts, of_phase, run_artifacts
+from tests.conftest import STORM, TINY, MakeConfig, artifacts, of_phase, run_artifacts
+from tests.runtime.test_cli import call
 
 BITS = 8 * (256 + 22)
 LINK = (
@@ -179,6 +181,18 @@ def test_the_tables_tell_time_and_energy(tiny: MakeConfig, tmp_path: Path) -> No
     assert rows["seconds per round"] == f"{6 * BITS / 1000 + 0.5:.4g}"
     assert rows["joules"] == f"{6 * 10 * BITS * 3e-3:.4g}"
     assert rows["joules, highest node"] == f"{6 * 3 * BITS * 3e-3:.4g}"
+
+
+def test_validate_counts_the_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    own = "edges.1={between: [b, c], link: lora}"
+    assert call(monkeypatch, "validate", path, "--set", own, "--set", "defaults.edge.link=ble") == 0
+    assert "  links: ble x 4, lora x 1\n" in capsys.readouterr().out
+    assert call(monkeypatch, "validate", path) == 0
+    assert "links:" not in capsys.readouterr().out
 
 
 def test_a_run_directory_has_room_for_the_energy_of_every_round(tiny: MakeConfig) -> None:
