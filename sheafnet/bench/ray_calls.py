@@ -6,7 +6,7 @@ from typing import Any
 from sheafnet.bench.child import Measure
 from sheafnet.bench.messages import KIB, median_us, payload_of
 from sheafnet.network.payload import Array
-from sheafnet.runtime.ray_cluster import start_private  # its settings come before ray
+from sheafnet.runtime.ray_cluster import start_private, stop_private  # its settings come before ray
 
 import ray  # isort: skip
 
@@ -31,7 +31,7 @@ def callee(round_trips: int) -> Measure:
             actor = ray.remote(Echo).options(num_cpus=0).remote()
             return [median_us(partial(_call, actor, payload_of(kib)), round_trips) for kib in KIB]
         finally:
-            ray.shutdown()
+            stop_private()
 
     return measure
 

@@ -27,8 +27,8 @@ def measure(effort: Effort, tell: Tell) -> list[Figure]:
     """The small ring with an actor per node and packed, the large one packed, and the limits."""
     figures = _network(effort.small, (1, effort.small // HOSTS), effort.stretch, effort, tell)
     if effort.large is not None:
-        stretch = max(1, effort.stretch * effort.small // effort.large)
-        figures += _network(effort.large, (effort.large // HOSTS,), stretch, effort, tell)
+        per_actor = (effort.large // HOSTS,)
+        figures += _network(effort.large, per_actor, effort.large_stretch, effort, tell)
     return figures
 
 

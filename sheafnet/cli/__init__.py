@@ -23,8 +23,8 @@ from sheafnet.network.frame import PHASES
 from sheafnet.runtime.keep import Keep
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
-from sheafnet.runtime.simulate import Result, resume, simulate
-from sheafnet.studies.tables import print_run
+from sheafnet.runtime.simulate import resume, simulate
+from sheafnet.studies.tables import print_beside, print_run
 from sheafnet.topology import build_topology, generate_graph
 from sheafnet.validation import check_model, nearest
 from sheafnet.version import __version__
@@ -80,15 +80,30 @@ def _simulate(
     backend: Annotated[Backend | None, typer.Option(help="Ray actors, or one process.")] = None,
     address: AddressOption = None,
     nodes_per_actor: PackingOption = None,
+    fault_free: Annotated[
+        bool,
+        typer.Option("--fault-free", help="Run it without its faults, too, and set both beside."),
+    ] = False,
     output: FormatOption = Format.text,
 ) -> None:
     """Train the network, lose modalities, infer them, and say what it cost in bytes."""
     what = _given({"training.rounds": rounds, "run.seed": seed})
     where = _where(backend, address, nodes_per_actor)
     config = load_config(topology, [*_chosen(method, overrides), *what, *where])
+    if fault_free and config.faults is None:
+        raise ConfigError(f"--fault-free: {topology} has no faults that could be left out.")
     with run_progress(output) as (on_start, on_progress):
         result = simulate(config, run_dir=run_dir, on_start=on_start, on_progress=on_progress)
-    _print(result, output)
+    if not fault_free:
+        _print([result.directory], output)
+        return
+    calm = config.model_copy(update={"faults": None})
+    beside = result.directory / "fault-free"
+    with run_progress(output) as (on_start, on_progress):
+        simulate(calm, run_dir=beside, on_start=on_start, on_progress=on_progress)
+    if output is Format.text:
+        _print([result.directory], output)
+    _print([beside, result.directory], output)
 
 
 @app.command("resume")
@@ -104,7 +119,7 @@ def _resume(
     given = [*(overrides or ()), *_where(backend, address, nodes_per_actor)]
     with run_progress(output) as (on_start, on_progress):
         result = resume(run, given, on_start=on_start, on_progress=on_progress)
-    _print(result, output)
+    _print([result.directory], output)
 
 
 def _where(backend: Backend | None, address: str | None, nodes_per_actor: str | None) -> list[str]:
@@ -123,11 +138,16 @@ def _given(options: Mapping[str, object]) -> list[str]:
     return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
-def _print(result: Result, output: Format) -> None:
+def _print(runs: Sequence[Path], output: Format) -> None:
+    """Print one run, or several side by side; as JSON the summary of each."""
+    directories = [RunDirectory.open(run) for run in runs]
     if output is Format.json:
-        typer.echo(json.dumps(result.summary.model_dump(mode="json"), indent=2))
+        found = [d.summary() or d.about() for d in directories]
+        typer.echo(json.dumps(found[0] if len(found) == 1 else found, indent=2))
+    elif len(directories) == 1:
+        print_run(Console(), directories[0])
     else:
-        print_run(Console(), RunDirectory.open(result.directory))
+        print_beside(Console(), directories)
 
 
 @app.command()
@@ -258,16 +278,11 @@ def _datasets(output: FormatOption = Format.text) -> None:
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     output: FormatOption = Format.text,
 ) -> None:
-    """Print a finished or broken-off run again."""
-    directory = RunDirectory.open(run)
-    if output is Format.text:
-        print_run(Console(), directory)
-        return
-    figures = directory.summary()
-    typer.echo(json.dumps(figures if figures is not None else directory.about(), indent=2))
+    """Print a finished or broken-off run again, or finished runs side by side."""
+    _print(runs, output)
 
 
 def _chosen(method: str | None, overrides: Sequence[str] | None) -> list[str]:

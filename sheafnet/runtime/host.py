@@ -261,7 +261,8 @@ class Host:
     def _receive(self, longest_s: float) -> list[int]:
         """Deliver the frames that have come from outside, or wait for some; returns for whom."""
         if self._hub is None:
-            time.sleep(max(0.0, longest_s))
+            if longest_s > 0.0:
+                time.sleep(longest_s)
             return []
         begin = time.thread_time()
         buffers = self._hub.receive(longest_s)

@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections import Counter, deque
@@ -29,6 +28,7 @@ from sheafnet.runtime.machines import Machine, refuse_unfit, this_machine
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.report import HostSize, Parameters, Report
 from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.runtime.scratch import ScratchFolder
 from sheafnet.runtime.summary import Summary
 from sheafnet.version import __version__
 
@@ -361,7 +361,7 @@ class RaySession:
         self._plan = plan
         self._directory = directory
         self._machines = machines
-        self._folder: str | None = None
+        self._scratch: ScratchFolder | None = None
         self._coordinator: Any = None
         self._ours = False
 
@@ -372,17 +372,17 @@ class RaySession:
             ActorError: an actor could not be made.
         """
         run = self._plan.config.run
+        self._scratch = ScratchFolder()
         if not ray.is_initialized():
             self._ours = True
             with _interrupt_held():
                 start_private()
+                self._scratch.take(f"{_session_folder()}/sockets")
         here = ray.get_runtime_context().get_node_id()
         machines = [replace(m, id=m.id or here) for m in self._machines]
         transport = run.transport
         if transport == "auto":
             transport = "ipc" if [m.id for m in machines] == [here] else "tcp"
-        if transport == "ipc":
-            self._folder = tempfile.mkdtemp(prefix="sheafnet-")
         self._coordinator = (
             ray.remote(CoordinatorProcess)
             .options(num_cpus=0, max_concurrency=2, scheduling_strategy=_on(here))
@@ -390,7 +390,7 @@ class RaySession:
                 self._plan.config,
                 self._directory.path.resolve(),
                 machines,
-                self._folder,
+                str(self._scratch.path) if transport == "ipc" else None,
             )
         )
         self._call(self._coordinator.start.remote(checkpoint))
@@ -408,7 +408,7 @@ class RaySession:
     def __enter__(self) -> "RaySession":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, problem: type[BaseException] | None, *_: object) -> None:
         """End every actor; a Ray that was started here is stopped."""
         with contextlib.suppress(KeyboardInterrupt), _interrupt_held():
             if ray.is_initialized():
@@ -416,9 +416,9 @@ class RaySession:
                     with contextlib.suppress(RayError):
                         ray.kill(self._coordinator)
                 if self._ours:
-                    ray.shutdown()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
+                    stop_private(keep_logs=problem is not None)
+            if self._scratch is not None:
+                self._scratch.close()
 
     def _call(self, reference: Any) -> Any:
         deadline_s = max(self._plan.config.run.deadline_s, _ANSWER_S)
@@ -476,6 +476,20 @@ def start_private() -> None:
             )
     except (RayError, OSError, RuntimeError, ConnectionError, ValueError) as error:
         raise ActorError(f"Ray does not start on this machine: {error}") from None
+
+
+def stop_private(keep_logs: bool = False) -> None:
+    """Stop the Ray that `start_private` started; its folder goes unless its logs are to be read."""
+    session = _session_folder()
+    ray.shutdown()
+    if not keep_logs:
+        shutil.rmtree(session, ignore_errors=True)
+
+
+def _session_folder() -> str:
+    """Where the private Ray keeps its logs and sockets."""
+    folder: str = ray._private.worker._global_node.get_session_dir_path()
+    return folder
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from sheafnet.runtime.diagnosis import contrasted, diagnose_training
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import SCHEMA, Communication, Summary
+from sheafnet.studies.beside import beside
 from sheafnet.topology import build_topology
 from sheafnet.validation import check_model
 
@@ -50,6 +51,29 @@ def print_run(console: Console, directory: RunDirectory) -> None:
     console.print(Text(f"Run directory: {directory.path}"), soft_wrap=True)
     if status != "finished":
         console.print(Text(f"sheafnet resume {directory.path}  goes on with it"), soft_wrap=True)
+
+
+def print_beside(console: Console, directories: Sequence[RunDirectory]) -> None:
+    """Print finished runs side by side.
+
+    Raises:
+        RunDirectoryError: one of them is not finished.
+    """
+    parts: list[RenderableType] = [Text()]
+    summaries: dict[str, Summary] = {}
+    names = [directory.path.resolve().name for directory in directories]
+    for name, directory in zip(names, directories, strict=True):
+        figures = directory.summary()
+        if figures is None:
+            raise RunDirectoryError(
+                f"{directory.path}: is not finished (`sheafnet resume {directory.path}` goes on "
+                "with it); only finished runs can stand side by side."
+            )
+        label = name if names.count(name) == 1 else str(directory.path)
+        with _form_of(directory.path / "summary.json"):
+            summaries[label] = _summary(directory, figures)
+    parts.append(beside(summaries))
+    _print_plain(console, parts)
 
 
 def _summary(directory: RunDirectory, figures: Mapping[str, Any]) -> Summary:

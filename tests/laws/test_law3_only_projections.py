@@ -128,7 +128,7 @@ def test_strangers_on_the_sockets_of_real_actors_are_refused(
             session.start()
             sent = 0
             if hostile:
-                sent = inject(Path(str(session._folder)), strangers(plan, directory.path.name))
+                sent = inject(session._scratch.path, strangers(plan, directory.path.name))
             while session.step() is not None:
                 pass
             summary = session.finish(0.0, 0.0)

@@ -3,9 +3,11 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from dataclasses import replace
@@ -23,7 +25,7 @@ from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.host import Host
 from sheafnet.runtime.machines import this_machine
 from sheafnet.runtime.plan import Plan
-from sheafnet.runtime.ray_cluster import HostProcess, RayPool, start_private
+from sheafnet.runtime.ray_cluster import HostProcess, RayPool, start_private, stop_private
 from sheafnet.runtime.rundir import RunDirectory
 from tests.conftest import TINY, MakeConfig, artifacts
 from tests.runtime.test_ray import children_of, end_of, named, until_training
@@ -121,7 +123,7 @@ def test_both_hosts_die_and_one_of_those_in_their_place(tiny: MakeConfig, tmp_pa
             pass
         coordinator.finish(0.0, 0.0)
     finally:
-        ray.shutdown()
+        stop_private()
     assert pool.killed == 1
     assert len(directory.about()["recoveries"]) == 2
     sheafnet.simulate(tiny("run.stretch=2"), run_dir=tmp_path / "whole")
@@ -160,6 +162,7 @@ def test_coordinator_driver_and_raylet_killed_one_after_the_other(
     path, run = tmp_path / "network.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(values))
     command = ["simulate", "--topology", str(path), "--run-dir", str(run)]
+    scratch = tempfile.mkdtemp(prefix="chaos-")  # short, for Unix sockets
     for victim in ("CoordinatorProcess", "driver", "raylet/raylet"):
         process = subprocess.Popen(
             [sys.executable, "-m", "sheafnet", *command],
@@ -167,9 +170,11 @@ def test_coordinator_driver_and_raylet_killed_one_after_the_other(
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env=os.environ | {"TMPDIR": scratch},
         )
         until_training(process)
         until_training(process)  # the next tenth
+        assert len(list(Path(scratch).glob("sheafnet-*/*"))) == 2  # a socket of each host
         children = children_of(process)
         if victim == "driver":
             process.kill()
@@ -189,6 +194,9 @@ def test_coordinator_driver_and_raylet_killed_one_after_the_other(
             assert f"sheafnet resume {run}" in words
             assert RunDirectory.open(run).about()["status"] == "failed"
         command = ["resume", str(run)]
+    assert list(Path(scratch).glob("sheafnet-*")) == []
+    assert not [path for path in Path(scratch).rglob("*") if path.is_socket()]
+    shutil.rmtree(scratch)  # where Ray has left its logs
     sheafnet.resume(run, ["run.backend=local"])
     about = RunDirectory.open(run).about()
     done = [note["stretches_done"] for note in about["resumed"]]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sheafnet import __main__ as entry
-from tests.conftest import TINY
+from tests.conftest import TINY, artifacts
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 
@@ -119,6 +119,7 @@ def test_bad_command_lines(
         (["topology", "ring", "--nodes", "2"], "at least 3"),
         (["topology", "moebius", "--nodes", "9"], "moebius"),
         (["show", tmp_path], "not a run directory"),
+        (["simulate", "--topology", path, "--fault-free"], "no faults"),
         (["simulate"], "--topology"),
     ):
         assert call(monkeypatch, *arguments) == 2, arguments
@@ -186,6 +187,67 @@ def test_show_reads_a_run_that_broke_off(
     text = capsys.readouterr().out
     assert "of another version" in text
     assert "interrupted" in text
+
+
+def test_a_run_stands_beside_the_same_without_faults(
+    tmp_path: Path, file, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, path = tmp_path / "stormy", file()
+    losses = ("--set", "faults.loss=0.5", "--set", "faults.retransmissions=1")
+    monkeypatch.setenv("COLUMNS", "70")
+    arguments = ("simulate", "--topology", path, "--run-dir", run, *losses, "--fault-free")
+    assert call(monkeypatch, *arguments) == 0
+    simulated = capsys.readouterr().out
+    calm = run / "fault-free"
+    assert call(monkeypatch, "simulate", "--topology", path, "--run-dir", tmp_path / "calm") == 0
+    capsys.readouterr()
+    assert artifacts(calm) == artifacts(tmp_path / "calm")
+    assert call(monkeypatch, "show", calm, run) == 0
+    told = capsys.readouterr().out
+    assert simulated.endswith(told)
+    assert max(map(len, told.splitlines())) <= 70
+    first, second = (json.loads((p / "summary.json").read_text()) for p in (calm, run))
+    rows = {
+        cells[1]: cells[2:5]
+        for cells in ([c.strip() for c in line.split("│")] for line in told.splitlines())
+        if len(cells) > 4
+    }
+    sent = [s["communication"]["train"]["bytes_total"] for s in (first, second)]
+    assert rows["bytes in training"] == [
+        *(f"{n:,}" for n in sent),
+        f"{(sent[1] / sent[0] - 1) * 100:+.1f}%",
+    ]
+    assert sent[1] > sent[0]
+    recall = [s["alignment"]["recall_at_1"] for s in (first, second)]
+    assert rows["recall@1"] == [*(f"{r:.3f}" for r in recall), f"{recall[1] - recall[0]:+.3f}"]
+    nmse = [s["missing"]["estimators"]["ridge"]["nmse"] for s in (first, second)]
+    assert rows["NMSE of what was missing"][:2] == [f"{v:.3f}" for v in nmse]
+    fates = [second["communication"][phase]["fates"] for phase in ("train", "inference")]
+    for fate in ("sent", "delivered", "dropped", "missed"):
+        assert rows[f"messages {fate}"][1] == f"{sum(f[fate]['messages'] for f in fates):,}"
+    assert rows["messages dropped"][0] == "0"
+    assert rows["messages dropped"][1] != "0"
+    assert rows["messages sent"][0] == rows["messages delivered"][0] != "0"
+    assert call(monkeypatch, "show", calm, run, calm, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == [first, second, first]
+
+
+def test_a_run_that_broke_off_stands_beside_none(
+    tmp_path: Path, file, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tmp_path / "x" / "run", tmp_path / "y" / "run"]
+    for run in runs:
+        assert call(monkeypatch, "simulate", "--topology", file(), "--run-dir", run) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "300")
+    assert call(monkeypatch, "show", *runs) == 0
+    text = capsys.readouterr().out
+    assert all(str(run) in text for run in runs)  # one name is not enough
+    (runs[1] / "summary.json").unlink()
+    assert call(monkeypatch, "show", *runs) == 2
+    output = capsys.readouterr()
+    assert f"{runs[1]}: is not finished" in output.err
+    assert "Traceback" not in output.err
 
 
 def test_the_method_of_the_command_line_goes_before_that_of_the_file(

@@ -1,0 +1,86 @@
+"""Finished runs side by side: what each cost and how good it was."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from rich.table import Table
+
+from sheafnet.network.ledger import FATES
+from sheafnet.runtime.summary import Summary
+
+Row = tuple[str, str, Callable[[Summary], float | None]]
+"""Name, format and value."""
+
+_COUNT, _SHARE = ",.0f", ".3f"
+
+
+def beside(summaries: Mapping[str, Summary]) -> Table:
+    """One column a run, by its name; of two runs also the second as against the first.
+
+    Counts are compared in percent, shares and errors by their difference.
+    """
+    table = Table(title="Side by side", title_justify="left")
+    table.add_column("")
+    for name in summaries:
+        table.add_column(name, justify="right", overflow="fold")
+    pair = len(summaries) == 2
+    if pair:
+        table.add_column("against the first", justify="right")
+    for name, form, value in _rows(list(summaries.values())):
+        values = [value(summary) for summary in summaries.values()]
+        if any(v is not None for v in values):
+            change = [_change(form, *values)] if pair else []
+            table.add_row(name, *("-" if v is None else f"{v:{form}}" for v in values), *change)
+    return table
+
+
+def _rows(summaries: list[Summary]) -> list[Row]:
+    rows: list[Row] = [
+        ("bytes in training", _COUNT, lambda s: s.communication.train.bytes_total),
+        ("bytes a training round", _COUNT, lambda s: s.communication.train.bytes_per_round),
+        ("bytes of inference", _COUNT, lambda s: s.communication.inference.bytes_total),
+        (
+            "bytes per inferred sample",
+            ",.1f",
+            lambda s: s.communication.inference.bytes_per_inferred_sample,
+        ),
+    ]
+    if any(s.communication.train.fates for s in summaries):
+        rows += [(f"messages {fate}", _COUNT, partial(_messages, fate=fate)) for fate in FATES]
+    rows += [(f"recall@{k}", _SHARE, partial(_alignment, key=f"recall_at_{k}")) for k in (1, 5, 10)]
+    rows.append(("zero-shot accuracy", _SHARE, partial(_alignment, key="zero_shot_accuracy")))
+    shots = {shots: None for s in summaries for shots in s.alignment.few_shot_accuracy}
+    rows += [(f"{k}-shot accuracy", _SHARE, partial(_few_shot, shots=k)) for k in shots]
+    rows += [
+        ("linear probe accuracy", _SHARE, partial(_alignment, key="probe_accuracy")),
+        ("accuracy of all joined", _SHARE, partial(_alignment, key="fused_accuracy")),
+        ("NMSE of what was missing", _SHARE, lambda s: s.missing.nmse),
+        ("accuracy on what was missing", _SHARE, lambda s: s.missing.accuracy),
+    ]
+    return rows
+
+
+def _messages(summary: Summary, fate: str) -> float | None:
+    """Messages of training and inference with this fate; without faults none has any but sent."""
+    phases = (summary.communication.train, summary.communication.inference)
+    if not phases[0].fates:
+        sent = sum(traffic.messages for traffic in phases)
+        return sent if fate in ("sent", "delivered") else 0
+    return sum(traffic.fates[fate].messages for traffic in phases if fate in traffic.fates)
+
+
+def _alignment(summary: Summary, key: str) -> float | None:
+    value: float | None = getattr(summary.alignment, key)
+    return value
+
+
+def _few_shot(summary: Summary, shots: str) -> float | None:
+    return summary.alignment.few_shot_accuracy.get(shots)
+
+
+def _change(form: str, first: float | None, second: float | None) -> str:
+    if first is None or second is None:
+        return "-"
+    if form == _SHARE:
+        return f"{second - first:+.3f}"
+    return f"{second / first - 1:+.1%}" if first else "-"
