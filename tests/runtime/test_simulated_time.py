@@ -183,6 +183,36 @@ def test_the_tables_tell_time_and_energy(tiny: MakeConfig, tmp_path: Path) -> No
     assert rows["joules, highest node"] == f"{6 * 3 * BITS * 3e-3:.4g}"
 
 
+def test_runs_side_by_side(
+    tiny: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Half the energy of a bit, and no energy at all; a run without links has neither."""
+    half = LINK.replace("2e-3", "1e-3").replace("1e-3}", "5e-4}").replace("0.5, s", "1.0, s")
+    for name, given in (
+        ("x", OWN),
+        ("half", (f"links=[{half}]", "defaults.edge.link=x")),
+        ("plain", ()),
+    ):
+        sheafnet.simulate(tiny(*given), run_dir=tmp_path / name)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert call(monkeypatch, "show", tmp_path / "x", tmp_path / "half") == 0
+    told = [line.split("│") for line in capsys.readouterr().out.splitlines()]
+    rows = {cells[1].strip(): [c.strip() for c in cells[2:5]] for cells in told if len(cells) > 4}
+    seconds = 6 * 6 * BITS / 1000
+    assert rows["seconds of training"] == [
+        f"{seconds + 3:.6g}",
+        f"{seconds + 6:.6g}",
+        f"{3 / (seconds + 3):+.1%}",
+    ]
+    joules = 6 * 10 * BITS * 3e-3
+    assert rows["joules of training"] == [f"{joules:.6g}", f"{joules / 2:.6g}", "-50.0%"]
+    assert call(monkeypatch, "show", tmp_path / "plain", tmp_path / "plain") == 0
+    assert "seconds of" not in capsys.readouterr().out
+
+
 def test_validate_counts_the_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
