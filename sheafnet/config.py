@@ -22,7 +22,7 @@ from pydantic import (
 
 from sheafnet.document import Origin, read
 from sheafnet.errors import ConfigError
-from sheafnet.faults import FaultsConfig
+from sheafnet.faults import FaultsConfig, Probability
 from sheafnet.validation import Model as Model
 from sheafnet.validation import check_model
 
@@ -111,6 +111,8 @@ class EdgeDefaults(Model):
     """What an edge is unless it says otherwise."""
 
     comparison_dim: ComparisonDim = 0.5
+    link: str | None = None
+    """A profile of ``links``, or one of `sheafnet.network.profiles`."""
 
 
 class Defaults(Model):
@@ -143,11 +145,35 @@ class EdgeConfig(Model):
 
     between: tuple[str, str]
     comparison_dim: ComparisonDim | None = None
+    link: str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"between": value} if isinstance(value, list | tuple) else value
+
+
+class LinkConfig(Model):
+    """The profile of a link: what its medium is like, in either direction."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    bandwidth_bps: Annotated[float, Field(gt=0.0)]
+    """Bits a second."""
+    latency_s: Annotated[float, Field(ge=0.0)] = 0.0
+    """From the end of a transmission until it is there."""
+    loss: Probability = 0.0
+    """That a transmission is lost."""
+    send_j_per_bit: Annotated[float, Field(ge=0.0)] | None = None
+    """Joules that a bit takes at its sender; None where it is not known."""
+    receive_j_per_bit: Annotated[float, Field(ge=0.0)] | None = None
+
+    @model_validator(mode="after")
+    def _energy_of_both_ends(self) -> Self:
+        if (self.send_j_per_bit is None) is not (self.receive_j_per_bit is None):
+            raise ValueError(
+                "energy is of both ends: give send_j_per_bit and receive_j_per_bit, or neither"
+            )
+        return self
 
 
 class GraphConfig(Model):
@@ -384,6 +410,8 @@ class Config(Model):
     run: RunConfig = RunConfig()
     faults: FaultsConfig | None = None
     """What goes wrong on purpose."""
+    links: tuple[LinkConfig, ...] = ()
+    """Profiles of one's own, which edges name."""
 
     @model_validator(mode="after")
     def _gradients_are_sheafaligns(self) -> Self:

@@ -26,6 +26,7 @@ from sheafnet.config import (
     EvaluationConfig,
     GraphConfig,
     InferenceConfig,
+    LinkConfig,
     MethodConfig,
     Model,
     Named,
@@ -46,6 +47,7 @@ from sheafnet.faults import (
     StragglerFaults,
 )
 from sheafnet.network.ledger import Fate
+from sheafnet.network.profiles import PROFILES
 from sheafnet.nodes import encoders
 from sheafnet.runtime.diagnosis import PATIENCE, WINDOW
 from sheafnet.runtime.finding import NEAR, SIGMAS, Signature
@@ -87,6 +89,7 @@ SECTIONS: dict[str, type[Model]] = {
     "`faults.partitions`": PartitionFaults,
     "`faults.activity`": ActivityFaults,
     "`faults.activity.schedule`": ScheduleFaults,
+    "`links`": LinkConfig,
     "`mlp`": encoders.MlpOptions,
     "`conv`": encoders.ConvOptions,
     "`conv1d`": encoders.Conv1dOptions,
@@ -214,6 +217,9 @@ def is_model(annotation: Any) -> bool:
 def schema_paths(annotation: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
     """Dotted paths of all leaves of a model; `*` stands for a key or a place in a list."""
     arguments = get_args(annotation)
+    optional = [part for part in arguments if is_model(part) and type(None) in arguments]
+    if optional:
+        (annotation,), arguments = optional, ()
     if is_model(annotation):
         for name, field in annotation.model_fields.items():
             yield from schema_paths(field.annotation, (*path, field.alias or name))
@@ -245,8 +251,10 @@ def test_every_figure_of_the_summary_is_documented_and_no_other() -> None:
     assert set(found) == set(schema_paths(Summary))
 
 
-def test_a_real_run_has_the_documented_keys(tmp_path: Path, tiny: MakeConfig) -> None:
-    result = sheafnet.simulate(tiny("training.rounds=2"), run_dir=tmp_path / "run")
+@pytest.mark.parametrize("link", ["null", "ble"])
+def test_a_real_run_has_the_documented_keys(tmp_path: Path, tiny: MakeConfig, link: str) -> None:
+    config = tiny("training.rounds=2", f"defaults.edge.link={link}")
+    result = sheafnet.simulate(config, run_dir=tmp_path / "run")
     run = sheafnet.RunDirectory.open(result.directory)
     parts = sections(DOCS / "summary.md")
     about = {row[0].strip("`") for row in rows(parts["`run.json`"])[1:]}
@@ -282,6 +290,7 @@ def test_the_figures_of_studies_are_documented_and_found_in_the_summary(
         "inference.diffusion_iterations=1",
         "inference.neural_hidden=4",
         "inference.abstain=0.9",
+        "defaults.edge.link=ble",
     )
     config = tiny("training.rounds=2", *chosen)
     result = sheafnet.simulate(config, run_dir=tmp_path / "run")
@@ -380,6 +389,20 @@ def test_options_that_a_diagnosis_advises_exist(path: str) -> None:
         assert key in parts[part].model_fields, f"{part}.{key}"
 
 
+# docs/links.md
+
+
+def test_the_named_profiles_are_documented_with_their_constants() -> None:
+    parts = sections(DOCS / "links.md")
+    table = {row[0].strip("`"): row[1:] for row in rows(parts["Named profiles"])[1:]}
+    assert list(table) == list(PROFILES)
+    for name, profile in PROFILES.items():
+        energies = (profile.send_j_per_bit, profile.receive_j_per_bit)
+        told = ["not known" if each is None else f"{each:.4g}" for each in energies]
+        assert table[name] == [f"{profile.bandwidth_bps:.10g}", f"{profile.latency_s:g}", *told]
+        assert f"`{name}`" in parts, "where its constants come from"
+
+
 # docs/wire-format.md
 
 
@@ -400,8 +423,9 @@ def test_the_frames_in_hex_are_what_the_program_beside_them_prints(
 
 
 def shell_lines() -> Iterator[list[str]]:
-    """Every command of README, CONTRIBUTING and two pages, in a block or inline."""
-    for name in ("README.md", "CONTRIBUTING.md", "docs/studies.md", "docs/performance.md"):
+    """Every command of README, CONTRIBUTING and three pages, in a block or inline."""
+    pages = ("docs/studies.md", "docs/performance.md", "docs/links.md")
+    for name in ("README.md", "CONTRIBUTING.md", *pages):
         page = ROOT / name
         text = page.read_text(encoding="utf-8")
         lines = [line for block in blocks(page, "sh") for line in block.splitlines()]

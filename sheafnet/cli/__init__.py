@@ -172,6 +172,9 @@ def validate(
         f"  nodes: {len(topology.nodes)}, edges: {len(topology.edges)}, "
         f"degrees: {', '.join(map(str, degrees))}, d_ij: {', '.join(map(str, dims))}"
     )
+    if plan.radio is not None:
+        links = Counter(plan.radio.names)
+        typer.echo(f"  links: {', '.join(f'{name} x {n}' for name, n in links.items())}")
     for phase in PHASES:
         count = plan.rounds(phase)
         floor = sum(plan.floor(phase).values())

@@ -14,6 +14,7 @@ from sheafnet.cli.progress import study_progress
 from sheafnet.studies.compare import compare
 from sheafnet.studies.comparison_tables import print_comparison, write_comparison
 from sheafnet.studies.contenders import METHODS
+from sheafnet.studies.figures import COSTS
 from sheafnet.studies.output import PLOTS, TABLES, check_suffix
 from sheafnet.studies.plot import write_plot
 from sheafnet.studies.running import Failure
@@ -59,8 +60,11 @@ def compare_command(
     tune_seeds: Annotated[int, typer.Option(min=1, help="Seeds to tune with.")] = 1,
     target: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIGURE=VALUE", help="Tell the bytes to reach it."),
+        typer.Option(metavar="FIGURE=VALUE", help="Tell what it costs to reach it."),
     ] = None,
+    cost: Annotated[
+        str, typer.Option(metavar="|".join(COSTS), help="In which reaching it costs.")
+    ] = "bytes",
     overrides: SetOption = None,
     study: StudyOption = None,
     workers: WorkersOption = None,
@@ -74,6 +78,7 @@ def compare_command(
             seeds=seeds,
             overrides=overrides or (),
             targets=target or (),
+            cost=cost,
             tune=tune,
             grid=grid or (),
             select=select,
@@ -97,14 +102,19 @@ def sweep_command(
     ],
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")] = 3,
     quality: Annotated[str, typer.Option(help="Figure of the front.")] = "recall_at_1",
-    cost: Annotated[str, typer.Option(help="Figure that it is weighed against.")] = "train_bytes",
+    cost: Annotated[
+        str,
+        typer.Option(
+            help="Figure that it is weighed against; bytes, seconds, joules: of training."
+        ),
+    ] = "train_bytes",
     table: TableOption = None,
     plot: PlotOption = None,
     overrides: SetOption = None,
     study: StudyOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Run every combination of values of any keys, and plot quality against bytes."""
+    """Run every combination of values of any keys, and plot quality against cost."""
     _check_files(table, plot)
     with study_progress(Format.text) as on_progress:
         result = sweep(

@@ -28,6 +28,7 @@ from sheafnet.network.frame import (
 from sheafnet.network.ledger import Count, Fate, Key, Ledger, key_of, measure
 from sheafnet.network.links import ARRIVES, Links, Lot
 from sheafnet.network.payload import Array, WireDtype, pack, unpack
+from sheafnet.network.radio import Sending
 from sheafnet.network.reception import Reception
 from sheafnet.seeds import stream
 from sheafnet.topology import Edge, Topology
@@ -35,6 +36,8 @@ from sheafnet.topology import Edge, Topology
 _ONE_MESSAGE = Count(messages=1)
 _ONCE: tuple[Lot, ...] = ("delivered",)
 """Attempts at a message where no simulated link says otherwise."""
+_HEARD: dict[Lot, int] = {"delivered": 1, "duplicated": 2, "late": 1, "rejected": 1, "dropped": 0}
+"""How often a transmission reaches the receiver's radio."""
 UNREAD_LIMIT = 16
 """Frames of one edge that may wait unread, steps of diffusion aside; an honest neighbour is at most
 a round ahead."""
@@ -89,6 +92,7 @@ class Endpoint:
         transport: what carries a buffer to the other end.
         incarnation: how often the node has been restarted.
         links: simulated links; None where every frame is delivered.
+        radio: whether what is sent is noted for `drain_sendings`.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Endpoint:
         transport: Transport,
         incarnation: int = 0,
         links: Links | None = None,
+        radio: bool = False,
     ) -> None:
         self.node = node
         self.ledger = Ledger()
@@ -116,6 +121,8 @@ class Endpoint:
         self._missed: set[Address] = set()
         self._asked: dict[int, tuple[int, Mask]] = {}
         self._seconds = 0.0
+        self._radio = radio
+        self._sendings: list[Sending] = []
 
     def send(
         self,
@@ -173,7 +180,19 @@ class Endpoint:
         for _ in attempts:
             self.ledger.record("sent", key, count)
             self._transport.send(receiver, buffer)
+        if self._radio and attempts:
+            heard = sum(_HEARD[lot] for lot in attempts)
+            size, times = len(buffer), len(attempts)
+            step = step_of(number) if kind is Kind.ESTIMATE else 0
+            self._sendings.append(
+                Sending(kind, edge, key.direction, round_, size, times, heard, step)
+            )
         self._seconds += time.thread_time() - begin
+
+    def drain_sendings(self) -> list[Sending]:
+        """What was sent since the last call, where that is noted."""
+        sent, self._sendings = self._sendings, []
+        return sent
 
     def drain_seconds(self) -> float:
         """Processor seconds spent in `send`, local delivery included, since the last call."""

@@ -8,6 +8,8 @@ A transmission meets, in this order: a link that is down, a partition or a sleep
 (dropped); loss (dropped); corruption (rejected); delay, a reordering or a straggling sender (late);
 or else it is delivered, with a copy where the link duplicates it. With retransmissions the sender
 tries again while a transmission is dropped or rejected; it learns that at no cost.
+
+The loss of a link's profile acts like ``faults.loss`` on its edges; an edge has one of both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +23,7 @@ from sheafnet.config import Config
 from sheafnet.errors import ConfigError
 from sheafnet.faults import Ends, FaultsConfig
 from sheafnet.network.frame import Frame, Kind, Phase, round_of
+from sheafnet.network.profiles import profiles_of
 from sheafnet.seeds import stream
 from sheafnet.topology import Edge, Topology
 from sheafnet.validation import nearest
@@ -42,46 +45,55 @@ class Links:
     """The links of a run.
 
     Args:
-        config: of the run, with ``faults``.
+        config: of the run, with ``faults`` or a link that loses.
         network: its channels.
 
     Raises:
         ConfigError: a fault names a node or an edge that is not there, a node twice, or a
-            partition that cuts nothing.
+            partition that cuts nothing; or an edge has a loss beside that of its link.
     """
 
     def __init__(self, config: Config, network: Topology) -> None:
-        assert config.faults is not None, "a run without faults has no simulated links"
-        self._faults, self._seed, self._network = config.faults, config.run.seed, network
+        faults = config.faults or FaultsConfig()
+        self._faults, self._seed, self._network = faults, config.run.seed, network
         names = _Names(config, network)
-        self._chances = _chances(config.faults, network, names)
+        self._chances = _chances(faults, network, names)
+        for edge, loss in _losses(config, network).items():
+            for directed in ((edge, 0), (edge, 1)):
+                if self._chances[directed][0] > 0.0:
+                    raise config.fault(
+                        f"faults: {network.edge_name(edge)} has a loss here, and its link one of "
+                        f"{loss:g}; leave one of them.",
+                        "faults",
+                    )
+                self._chances[directed][0] = loss
         self._down = [
             (directed, fault)
-            for at, fault in enumerate(config.faults.down)
+            for at, fault in enumerate(faults.down)
             for directed in names.directed(fault, "down", at)
         ]
         self._cut = [
-            (names.cut(fault.groups, at), fault)
-            for at, fault in enumerate(config.faults.partitions)
+            (names.cut(fault.groups, at), fault) for at, fault in enumerate(faults.partitions)
         ]
         self._asleep = [
             (names.node(fault.node, "nodes", at, "node"), fault)
-            for at, fault in enumerate(config.faults.nodes)
+            for at, fault in enumerate(faults.nodes)
         ]
         self._stragglers = {
             names.node(fault.node, "stragglers", at, "node", once=True): fault.probability
-            for at, fault in enumerate(config.faults.stragglers)
+            for at, fault in enumerate(faults.stragglers)
         }
         self._schedule = {
             names.edge(fault.between, "activity", "schedule", at, "between", once=True): fault
-            for at, fault in enumerate(config.faults.activity.schedule)
+            for at, fault in enumerate(faults.activity.schedule)
         }
         self.attempts = lru_cache(_REMEMBERED)(self._attempts)
 
     @classmethod
     def open(cls, config: Config, network: Topology) -> "Links | None":
         """The links of a run; None where nothing goes wrong."""
-        return None if config.faults is None else cls(config, network)
+        calm = config.faults is None and not _losses(config, network)
+        return None if calm else cls(config, network)
 
     def delivers(self, kind: Kind, number: int, edge: int, direction: int) -> bool:
         """Whether the receiver gets the message, if the method has its sender send it."""
@@ -182,6 +194,12 @@ class Links:
 
     def _draw(self, *names: str | int) -> float:
         return float(stream(self._seed, "faults", *names).random())
+
+
+def _losses(config: Config, network: Topology) -> dict[int, float]:
+    """The losses of the links that have one, by channel."""
+    profiles = profiles_of(config, network) or ()
+    return {edge: profile.loss for edge, profile in enumerate(profiles) if profile.loss > 0.0}
 
 
 def _chances(

@@ -17,6 +17,7 @@ import numpy as np
 from sheafnet.errors import ActorDied
 from sheafnet.network.frame import PHASES, Phase
 from sheafnet.network.ledger import FATES, Account, Count, Fate, Key, Line, Numbers
+from sheafnet.network.radio import RadioAccount, RoundCost, total
 from sheafnet.nodes.events import evaluation_points
 from sheafnet.runtime.checkpoint import Books, Checkpoint, Checkpoints
 from sheafnet.runtime.diagnosis import Watch, contrasted, diagnose_run
@@ -97,6 +98,8 @@ class Coordinator:
     def _renew(self) -> None:
         """Stand at the beginning of the run, with empty books."""
         self._account = Account()
+        radio = self._plan.radio
+        self._radio = None if radio is None else RadioAccount(radio)
         self._measured = Measurements(self._plan)
         self._watch = Watch(self._edges, self._plan.config)
         self._costs = Costs()
@@ -116,6 +119,8 @@ class Coordinator:
             self._done, self._rounds = books["done"], books["rounds"]
             lengths = books["lengths"]
             self._account.load(books["account"])
+            if self._radio is not None:
+                self._radio.load(books["radio"])
             self._measured.load(books["measured"])
             self._watch.load(books["watch"])
             self._costs.load(books["costs"])
@@ -135,6 +140,7 @@ class Coordinator:
             "rounds": self._rounds,
             "lengths": self._directory.lengths(),
             "account": self._account.state(self._rounds),
+            **({} if self._radio is None else {"radio": self._radio.state()}),
             "measured": self._measured.state(),
             "watch": self._watch.state(),
             "costs": self._costs.state(),
@@ -258,7 +264,9 @@ class Coordinator:
                         self._plan.topology.nodes[index].id, parameters
                     )
         self._costs.startup_s, self._costs.wall_s = startup_s, wall_s
-        summary = summarize(self._plan, self._account, self._measured, self._costs, self._spectrum)
+        summary = summarize(
+            self._plan, self._account, self._measured, self._costs, self._spectrum, self._radio
+        )
         found = diagnose_run(summary, self._watch.lines, self._edges, self._plan.config)
         summary = summary.model_copy(update={"diagnosis": found})
         self._directory.write_summary(summary.model_dump(mode="json"))
@@ -283,6 +291,11 @@ class Coordinator:
             self._directory.mark("running", stale_frames=stale)
         self._stale = stale
         self._log_ledger(self._account.settle(), reports)
+        costs: dict[int, RoundCost] = {}
+        if self._radio is not None:
+            rounds = range(stretch.first, stretch.first + stretch.rounds)
+            sendings = (sending for report in reports for sending in report.sendings)
+            costs = self._radio.enter(stretch.phase, rounds, sendings)
         records = {n: r for report in reports for n, r in sorted(report.records.items())}
         if stretch.phase == "train":
             lines = self._measured.add_training({n: r.train for n, r in records.items()})
@@ -297,7 +310,10 @@ class Coordinator:
         self._directory.append(
             "rounds",
             (
-                line | {"bytes": sent[line["round"]]} | (extra if stretch.phase == "train" else {})
+                line
+                | {"bytes": sent[line["round"]]}
+                | (_took(costs[line["round"]]) if costs else {})
+                | (extra if stretch.phase == "train" else {})
                 for line in lines
             ),
         )
@@ -311,7 +327,17 @@ class Coordinator:
             "train_bytes": sum(
                 count.total for key, count in self._account.totals.items() if key[0] == "train"
             ),
+            **self._standing_of_radio(),
             "spectral_gap": number(spectrum.gap) if spectrum else None,
+        }
+
+    def _standing_of_radio(self) -> Mapping[str, float | None]:
+        """What training has cost in simulated time and energy, where links have profiles."""
+        if self._radio is None:
+            return {}
+        return {
+            "train_seconds": number(self._radio.seconds["train"]),
+            "train_joules": number(total(self._radio.joules("train"))),
         }
 
     def _log_ledger(self, lines: Iterable[Line], reports: Sequence[Report] = ()) -> None:
@@ -342,6 +368,15 @@ class Coordinator:
                 for key, edge, fates in named
             ),
         )
+
+
+def _took(cost: RoundCost) -> dict[str, Any]:
+    """The simulated time and energy of a round, for its line."""
+    return {
+        "seconds": number(cost.seconds),
+        "joules": number(total(cost.joules)),
+        "joules_per_node": [number(joules) for joules in cost.joules],
+    }
 
 
 _NAMES = ("messages", "payload_bytes", "framing_bytes", "control_bytes")

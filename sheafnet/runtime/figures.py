@@ -9,6 +9,7 @@ import numpy as np
 
 from sheafnet.network.frame import Phase
 from sheafnet.network.ledger import FATES, Account, Count
+from sheafnet.network.radio import RadioAccount, total
 from sheafnet.nodes.events import gallery_size
 from sheafnet.nodes.records import EdgeScores, EvaluationRecord
 from sheafnet.runtime.measurements import (
@@ -33,6 +34,8 @@ from sheafnet.runtime.summary import (
     Missing,
     NodeAlignment,
     NodeMissing,
+    NodeRadio,
+    RadioTraffic,
     SheafFigures,
     Summary,
     Tally,
@@ -75,12 +78,17 @@ class Costs:
 
 
 def summarize(
-    plan: Plan, account: Account, measured: Measurements, costs: Costs, spectrum: Spectrum | None
+    plan: Plan,
+    account: Account,
+    measured: Measurements,
+    costs: Costs,
+    spectrum: Spectrum | None,
+    radio: RadioAccount | None,
 ) -> Summary:
     """The summary of a finished run."""
     config, topology = plan.config, plan.topology
     missing = _missing(plan, measured)
-    traffic = _traffic(plan, account, "inference")
+    traffic = _traffic(plan, account, "inference", radio)
     inference = InferenceTraffic(
         **traffic,
         inferred_samples=missing.missing,
@@ -100,8 +108,8 @@ def summarize(
         seed=config.run.seed,
         actors=costs.actors,
         communication=Communication(
-            train=Traffic(**_traffic(plan, account, "train")),
-            evaluation=Traffic(**_traffic(plan, account, "evaluation")),
+            train=Traffic(**_traffic(plan, account, "train", radio)),
+            evaluation=Traffic(**_traffic(plan, account, "evaluation", radio)),
             inference=inference,
             lost_messages=account.lost,
             rejected_frames=costs.rejected,
@@ -141,7 +149,9 @@ def _host_round(costs: Costs, plan: Plan, phase: Phase) -> HostRound:
     )
 
 
-def _traffic(plan: Plan, account: Account, phase: Phase) -> dict[str, Any]:
+def _traffic(
+    plan: Plan, account: Account, phase: Phase, radio: RadioAccount | None
+) -> dict[str, Any]:
     topology, floors = plan.method.network, plan.floor(phase)
     per_edge: dict[str, Bytes] = {}
     whole, whole_floor = Count(), 0
@@ -168,7 +178,21 @@ def _traffic(plan: Plan, account: Account, phase: Phase) -> dict[str, Any]:
             for index, (count, node_floors) in nodes.items()
         },
         "fates": {} if plan.links is None else _fates(account, phase),
+        "radio": None if radio is None else _radio(plan, radio, phase),
     }
+
+
+def _radio(plan: Plan, radio: RadioAccount, phase: Phase) -> RadioTraffic:
+    seconds, rounds, joules = radio.seconds[phase], plan.rounds(phase), radio.joules(phase)
+    return RadioTraffic(
+        seconds=seconds,
+        seconds_per_round=seconds / rounds if rounds else None,
+        joules=total(joules),
+        per_node={
+            node.id: NodeRadio(busy_seconds=busy, joules=each)
+            for node, busy, each in zip(plan.topology.nodes, radio.busy(phase), joules, strict=True)
+        },
+    )
 
 
 def _fates(account: Account, phase: Phase) -> dict[str, Tally]:

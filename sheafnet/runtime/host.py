@@ -89,7 +89,13 @@ class Host:
         limits, device = plan.limits(run.name), open_device(plan.config)
         for index in nodes:
             endpoint = Endpoint(
-                plan.method.network, index, limits, self._board, incarnation, plan.links
+                plan.method.network,
+                index,
+                limits,
+                self._board,
+                incarnation,
+                plan.links,
+                radio=plan.radio is not None,
             )
             self._board.attach(endpoint)
             self._endpoints[index] = endpoint
@@ -142,6 +148,9 @@ class Host:
             rejected=rejected,
             rejections=rejections,
             seconds=spent,
+            sendings=[
+                s for endpoint in self._endpoints.values() for s in endpoint.drain_sendings()
+            ],
             restrictions=self._restrictions() if stretch.phase == "evaluation" else None,
             part=self._keep(stretch.checkpoint) if complete else None,
             stale=self._board.stale,

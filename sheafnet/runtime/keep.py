@@ -21,6 +21,8 @@ _ROUND = 700
 _LEDGER_LINE = 320
 _FAULTY_LEDGER_LINE = 800
 """With every fate in it."""
+_JOULES = 14
+"""One number of ``joules_per_node``."""
 _LOSS = 14
 """One number of ``contrastive_per_edge``."""
 
@@ -80,7 +82,8 @@ def without_checkpoints(keep: Keep, why: str) -> Keep:
 def least_bytes(plan: Plan) -> int:
     """What the files that are always kept take at most."""
     nodes, edges = len(plan.topology.nodes), len(plan.method.network.edges)
-    of_rounds = _rounds(plan) * (_ROUND + _ledger_line(plan))
+    energies = 0 if plan.radio is None else nodes * _JOULES
+    of_rounds = _rounds(plan) * (_ROUND + energies + _ledger_line(plan))
     return nodes * _SUMMARY_OF_NODE + edges * _SUMMARY_OF_EDGE + of_rounds
 
 

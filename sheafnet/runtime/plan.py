@@ -20,6 +20,7 @@ from sheafnet.network.channel import Limits
 from sheafnet.network.frame import MAX_FRAME_BYTES, Kind, Phase, run_tag
 from sheafnet.network.links import Links
 from sheafnet.network.payload import WireDtype
+from sheafnet.network.radio import Radio
 from sheafnet.nodes.encoders import check_encoder
 from sheafnet.nodes.events import evaluation_points, gallery_size
 from sheafnet.runtime.floor import Floor
@@ -52,6 +53,8 @@ class Plan:
     dataset: Dataset
     links: Links | None = None
     """What goes wrong on purpose; None where nothing does."""
+    radio: Radio | None = None
+    """What time and energy the links take; None where none has a profile."""
 
     @property
     def topology(self) -> Topology:
@@ -64,7 +67,7 @@ class Plan:
 
         Raises:
             ConfigError: graph, encoder, modality or sizes do not fit together, a module of
-                ``imports`` cannot be imported, or ``faults`` names what is not there.
+                ``imports`` cannot be imported, or ``faults`` or ``link`` names what is not there.
             DatasetError: the data set is unknown or its files cannot be used.
         """
         problem = import_problem(config.imports)
@@ -89,7 +92,8 @@ class Plan:
                     "inference",
                     "missing_nodes",
                 )
-        plan = cls(config, method, dataset, Links.open(config, method.network))
+        links = Links.open(config, method.network)
+        plan = cls(config, method, dataset, links, Radio.open(config, method.network))
         plan._check_frames()
         return plan
 

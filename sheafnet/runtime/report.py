@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from sheafnet.errors import SheafnetError
 from sheafnet.network.ledger import Entry, Row
+from sheafnet.network.radio import Sending
 from sheafnet.nodes.records import EvaluationRecord, InferenceRecord, TrainRecord
 from sheafnet.runtime.checkpoint import Part
 
@@ -61,6 +62,8 @@ class Report:
     """Why, for the last of them."""
     seconds: Seconds
     """Of this stretch."""
+    sendings: list[Sending] = field(default_factory=list)
+    """What the nodes of this host sent, where links have profiles."""
     restrictions: Parameters | None = None
     """After an evaluation, where the spectrum is followed."""
     part: Part | None = None

@@ -5,9 +5,15 @@ edges (own projections as queries, neighbour's as gallery). Means over nodes wei
 whatever their degree. A figure that could not be measured is null.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from sheafnet.runtime.finding import Finding
 
@@ -50,6 +56,26 @@ class Tally(Figures):
     """Zero of those that were missed: only their sender knows their size."""
 
 
+class NodeRadio(Figures):
+    """The radios of one node."""
+
+    busy_seconds: float
+    """Sending and receiving."""
+    joules: float | None
+    """None where the profile of a link of the node tells no energy."""
+
+
+class RadioTraffic(Figures):
+    """Simulated time and energy of one phase; see `sheafnet.network.radio`."""
+
+    seconds: float
+    """Sum over its rounds."""
+    seconds_per_round: float | None
+    joules: float | None
+    """Of all nodes."""
+    per_node: dict[str, NodeRadio]
+
+
 class Traffic(Bytes):
     """The bytes of one phase."""
 
@@ -63,6 +89,15 @@ class Traffic(Bytes):
     """What each node sent."""
     fates: dict[str, Tally] = {}
     """What became of the messages, by fate; empty without ``faults``."""
+    radio: RadioTraffic | None = None
+    """Left out where no link has a profile."""
+
+    @model_serializer(mode="wrap")
+    def _without_radio(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if self.radio is None:
+            values.pop("radio", None)
+        return values
 
 
 class InferenceTraffic(Traffic):

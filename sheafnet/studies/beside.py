@@ -11,13 +11,13 @@ from sheafnet.runtime.summary import Summary
 Row = tuple[str, str, Callable[[Summary], float | None]]
 """Name, format and value."""
 
-_COUNT, _SHARE = ",.0f", ".3f"
+_COUNT, _MEASURE, _SHARE = ",.0f", ",.6g", ".3f"
 
 
 def beside(summaries: Mapping[str, Summary]) -> Table:
     """One column a run, by its name; of two runs also the second as against the first.
 
-    Counts are compared in percent, shares and errors by their difference.
+    Counts and measures are compared in percent, shares and errors by their difference.
     """
     table = Table(title="Side by side", title_justify="left")
     table.add_column("")
@@ -45,6 +45,11 @@ def _rows(summaries: list[Summary]) -> list[Row]:
             lambda s: s.communication.inference.bytes_per_inferred_sample,
         ),
     ]
+    rows += [
+        (f"{unit} of {what}", _MEASURE, partial(_radio, phase=phase, key=unit))
+        for phase, what in (("train", "training"), ("inference", "inference"))
+        for unit in ("seconds", "joules")
+    ]
     if any(s.communication.train.fates for s in summaries):
         rows += [(f"messages {fate}", _COUNT, partial(_messages, fate=fate)) for fate in FATES]
     rows += [(f"recall@{k}", _SHARE, partial(_alignment, key=f"recall_at_{k}")) for k in (1, 5, 10)]
@@ -58,6 +63,12 @@ def _rows(summaries: list[Summary]) -> list[Row]:
         ("accuracy on what was missing", _SHARE, lambda s: s.missing.accuracy),
     ]
     return rows
+
+
+def _radio(summary: Summary, phase: str, key: str) -> float | None:
+    """Simulated; None where no edge has a link."""
+    radio = getattr(summary.communication, phase).radio
+    return None if radio is None else getattr(radio, key)
 
 
 def _messages(summary: Summary, fate: str) -> float | None:

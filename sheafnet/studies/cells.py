@@ -138,7 +138,12 @@ class Evaluation(_Kept):
     train_bytes: int
     """Sent in training so far."""
     figures: dict[str, float | None]
-    """By name: those of `CURVE_FIGURES`, and others that the run measured on its way."""
+    """By name: those of `CURVE_FIGURES`, and others that the run measured on its way, as what
+    training had cost in simulated seconds and joules."""
+
+    def cost(self, name: str) -> float | None:
+        """What training had cost so far in one of `sheafnet.studies.figures.COSTS`."""
+        return self.train_bytes if name == "bytes" else self.figures.get(f"train_{name}")
 
 
 class StretchEnd(_Kept):
@@ -153,6 +158,8 @@ class StretchEnd(_Kept):
 
 CURVE_FIGURES = ("recall_at_1", "zero_shot_accuracy", "probe_accuracy", "fused_accuracy")
 _PLACE = {"phase", "round", "after", "train_bytes", "bytes"}
+_OWN_COST = {"seconds", "joules", "joules_per_node"}
+"""Of the evaluation itself."""
 
 
 class CellResult(_Kept):
@@ -183,7 +190,7 @@ def collect(
         if line["phase"] == "train" and (line["round"] % step == 0 or line["round"] == rounds - 1):
             training.append({name: line[name] for name in _CURVE})
         elif line["phase"] == "evaluation":
-            figures = {name: value for name, value in line.items() if name not in _PLACE}
+            figures = {n: value for n, value in line.items() if n not in _PLACE | _OWN_COST}
             evaluations.append(
                 Evaluation(after=line["after"], train_bytes=line["train_bytes"], figures=figures)
             )

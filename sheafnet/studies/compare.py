@@ -7,6 +7,7 @@ from typing import Any
 
 from sheafnet.config import Config
 from sheafnet.errors import ConfigError
+from sheafnet.runtime.plan import Plan
 from sheafnet.studies.cells import (
     Cell,
     CellResult,
@@ -16,11 +17,21 @@ from sheafnet.studies.cells import (
     seeds_from,
 )
 from sheafnet.studies.contenders import METHODS, Contender, read_contenders
-from sheafnet.studies.figures import Figure, Spread, apart, difference, figures_of, headline
+from sheafnet.studies.figures import (
+    COSTS,
+    NO_LINK,
+    Figure,
+    Spread,
+    apart,
+    difference,
+    figures_of,
+    headline,
+)
 from sheafnet.studies.folder import StudyFolder, default_folder
 from sheafnet.studies.running import CellRunner, Failure, OnStudyProgress, Runner, check_cells
 from sheafnet.studies.targets import Reached, Target, default_targets, read_target
 from sheafnet.studies.tuning import Choice, Tuner, Tuning, read_tuning
+from sheafnet.validation import nearest
 from sheafnet.version import __version__
 
 SCHEMA = 1
@@ -54,6 +65,8 @@ class Comparison:
     standings: tuple[Standing, ...]
     failures: tuple[Failure, ...]
     folder: Path
+    cost: str = "bytes"
+    """What a target costs: one of `COSTS`."""
 
     def differences(self, name: str) -> Iterator[tuple[float | None, bool | None]]:
         """Of every contender but the first: percent from the first, and whether spreads part.
@@ -96,7 +109,7 @@ class Comparison:
             "runs": len(standing.results),
             "cells": [result.key for result in standing.results],
             "figures": figures,
-            "bytes_to": {
+            f"{self.cost}_to": {
                 reached.target.label: _numbers(reached.cost)
                 | {"reached": len(reached.cost.values), "measured": reached.runs}
                 for reached in standing.reached
@@ -129,6 +142,7 @@ def compare(
     seeds: int = 5,
     overrides: Sequence[str] = (),
     targets: Sequence[str] = (),
+    cost: str = "bytes",
     tune: bool = False,
     grid: Sequence[str] = (),
     select: str | None = None,
@@ -145,8 +159,10 @@ def compare(
             ``method@key=value@key=value``.
         seeds: how many; they count up from ``run.seed``.
         overrides: of the form ``a.b=c``, for all contenders.
-        targets: of the form ``recall_at_1=0.2``: the bytes to reach them are told. By default
+        targets: of the form ``recall_at_1=0.2``: what it costs to reach them is told. By default
             shares of the lowest final recall@1.
+        cost: in which targets cost: bytes, or simulated seconds or joules, for which links need
+            profiles.
         tune: choose a setting for every contender on validation events first.
         grid: of the form ``KEY=V1,V2``: what to tune over, instead of temperature and learning
             rate.
@@ -165,6 +181,8 @@ def compare(
         Interrupted: Ctrl-C; finished runs stay in the study's folder.
     """
     asked = tuple(read_target(text) for text in targets)
+    if cost not in COSTS:
+        raise ConfigError(f"--cost {cost}: no such cost. {nearest(cost, COSTS)}")
     base = open_base(topology, overrides)
     contenders = read_contenders(methods)
     folder = StudyFolder(study if study is not None else default_folder(base.name))
@@ -175,7 +193,7 @@ def compare(
     elif grid or select:
         raise ConfigError("--grid and --select say how to tune; add --tune.")
     used = seeds_from(base, seeds)
-    matches = _Matches(topology, tuple(overrides), base, contenders, used, runner)
+    matches = _Matches(topology, tuple(overrides), base, contenders, used, runner, cost)
     return matches.run(tuning, asked, folder.path)
 
 
@@ -187,8 +205,10 @@ class _Matches:
     contenders: tuple[Contender, ...]
     seeds: tuple[int, ...]
     runner: Runner
+    cost: str = "bytes"
 
     def run(self, tuning: Tuning | None, asked: tuple[Target, ...], folder: Path) -> Comparison:
+        self._check_cost()
         choices: Mapping[str, Choice] = {}
         failures: list[Failure] = []
         if tuning:
@@ -222,7 +242,7 @@ class _Matches:
                 choice=choices.get(contender.label),
                 results=results[contender.label],
                 figures=_spreads(figures, results[contender.label]),
-                reached=tuple(Reached.of(t, results[contender.label]) for t in targets),
+                reached=tuple(Reached.of(t, results[contender.label], self.cost) for t in targets),
             )
             for contender in self.contenders
         )
@@ -235,7 +255,24 @@ class _Matches:
             standings=standings,
             failures=tuple(failures),
             folder=folder,
+            cost=self.cost,
         )
+
+    def _check_cost(self) -> None:
+        """Refuse a cost that some contender's links do not tell.
+
+        Raises:
+            ConfigError: naming the contender.
+        """
+        for contender in self.contenders if self.cost != "bytes" else ():
+            radio = Plan.open(self.cells(contender, None)[0].config).radio
+            if radio is None:
+                raise ConfigError(f"--cost {self.cost}: {contender.label}: {NO_LINK}.")
+            if self.cost == "joules" and radio.untold:
+                raise ConfigError(
+                    f"--cost joules: of {contender.label} the profile {radio.untold} tells no "
+                    "energy; describe one under links that has send_j_per_bit and receive_j_per_bit"
+                )
 
     def settings(self, contender: Contender, choice: Choice | None) -> tuple[str, ...]:
         """The overrides of a contender's runs on the test split."""

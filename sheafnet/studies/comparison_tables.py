@@ -76,7 +76,7 @@ def _folded(label: str) -> list[str]:
 
 
 def grids(comparison: Comparison) -> Iterable[Grid]:
-    """Its tables: the figures, the bytes to reach targets, the differences from the first."""
+    """Its tables: the figures, the cost to reach targets, the differences from the first."""
     standings = comparison.standings
     labels = tuple(standing.contender.label for standing in standings)
     shown = [
@@ -93,7 +93,7 @@ def grids(comparison: Comparison) -> Iterable[Grid]:
     measured = [s for s in standings if any(reached.runs for reached in s.reached)]
     if measured:
         yield Grid(
-            "Bytes in training until an evaluation reached",
+            f"{comparison.cost.capitalize()} in training until an evaluation reached",
             tuple(standing.contender.label for standing in measured),
             tuple(
                 (

@@ -12,6 +12,9 @@ from sheafnet.runtime.summary import Summary
 from sheafnet.validation import nearest
 
 Better = Literal["higher", "lower"]
+COSTS = ("bytes", "seconds", "joules")
+"""What a quality may be weighed against."""
+NO_LINK = "no edge has a link; name a profile, as in --set defaults.edge.link=ble"
 
 
 @dataclass(frozen=True)
@@ -21,20 +24,25 @@ class Figure:
     name: str
     label: str
     """For people, without the unit."""
-    unit: Literal["share", "bytes", ""]
+    unit: Literal["share", "bytes", "s", "J", ""]
     better: Better
 
     def show(self, value: float | None) -> str:
         """`value` with the digits that suit the unit; "-" where it was not measured."""
         if value is None:
             return "-"
+        if self.unit in ("s", "J"):
+            return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
         if self.unit != "bytes":
             return f"{value:.3f}"
         return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:,.1f}"
 
 
 def figures_of(config: Config) -> dict[str, Figure]:
-    """The figures of a run of `config` by name, in the order of the tables."""
+    """The figures of a run of `config` by name, in the order of the tables.
+
+    Simulated seconds and joules are among them where a link has a profile.
+    """
     shots = [
         Figure(f"few_shot_accuracy_{k}", f"{k}-shot accuracy", "share", "higher")
         for k in config.evaluation.few_shot
@@ -73,7 +81,20 @@ def figures_of(config: Config) -> dict[str, Figure]:
         Figure("inference_bytes", "bytes in inference", "bytes", "lower"),
         Figure("inference_bytes_per_sample", "bytes an inferred sample", "bytes", "lower"),
     ]
+    if has_links(config):
+        listed += [
+            Figure("train_seconds", "simulated seconds of training", "s", "lower"),
+            Figure("train_joules", "joules of training", "J", "lower"),
+            Figure("inference_seconds", "simulated seconds of inference", "s", "lower"),
+            Figure("inference_joules", "joules of inference", "J", "lower"),
+        ]
     return {figure.name: figure for figure in listed}
+
+
+def has_links(config: Config) -> bool:
+    """Whether a run of `config` takes simulated time and energy: an edge names a profile."""
+    edges = config.edges or ()
+    return config.defaults.edge.link is not None or any(edge.link is not None for edge in edges)
 
 
 def headline(summary: Summary) -> dict[str, float | None]:
@@ -98,6 +119,10 @@ def headline(summary: Summary) -> dict[str, float | None]:
             "missing_nmse_kept": m.nmse_kept,
             "missing_accuracy_kept": m.accuracy_kept,
         }
+    for phase, traffic in (("train", c.train), ("inference", c.inference)):
+        if traffic.radio is not None:
+            found[f"{phase}_seconds"] = traffic.radio.seconds
+            found[f"{phase}_joules"] = traffic.radio.joules
     return found | {
         "train_bytes": c.train.bytes_total,
         "train_bytes_per_round": c.train.bytes_per_round,
@@ -143,8 +168,9 @@ class Spread:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def show(self, figure: Figure) -> str:
-        """``mean ± deviation`` with the digits of `figure`; bytes that never vary stand alone."""
-        if self.deviation is None or (figure.unit == "bytes" and self.deviation == 0):
+        """``mean ± deviation`` with the digits of `figure`; a cost that does not vary, alone."""
+        cost = figure.unit in ("bytes", "s", "J")
+        if self.deviation is None or (cost and self.deviation == 0):
             return figure.show(self.mean)
         return f"{figure.show(self.mean)} ± {figure.show(self.deviation)}"
 

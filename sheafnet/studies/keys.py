@@ -90,7 +90,7 @@ def resolve_key(given: str, option: str) -> str:
         ConfigError: it stands for no key, or for several; names the nearest, or all of them.
     """
     known = known_keys()
-    if given in known or re.match(r"(nodes|edges)\.\d+(\.|$)", given):
+    if given in known or re.match(r"(nodes|edges|links)\.\d+(\.|$)", given):
         return given
     words = _words(given)
     found = [key for key in known if key.endswith(f".{given}")] or [

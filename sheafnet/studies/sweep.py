@@ -9,7 +9,15 @@ from typing import Any
 
 from sheafnet.errors import ConfigError
 from sheafnet.studies.cells import Cell, CellResult, open_base, read_cells, seeds_from
-from sheafnet.studies.figures import Figure, Spread, figure_named, figures_of, headline
+from sheafnet.studies.figures import (
+    COSTS,
+    NO_LINK,
+    Figure,
+    Spread,
+    figure_named,
+    figures_of,
+    headline,
+)
 from sheafnet.studies.folder import StudyFolder, default_folder
 from sheafnet.studies.keys import Axis, read_axes
 from sheafnet.studies.pareto import pareto_front
@@ -91,7 +99,8 @@ def sweep(
         seeds: how many; they count up from ``run.seed``.
         overrides: of the form ``a.b=c``, for all runs.
         quality: the figure of the Pareto front.
-        cost: the figure that it is weighed against.
+        cost: the figure that it is weighed against; bytes, seconds and joules are those of
+            training.
         study: the folder that keeps what was measured; by default ``studies/<name>``. What
             stands there already is not run again.
         workers: processes at most; by default one per usable core.
@@ -117,6 +126,10 @@ def sweep(
     figures = figures_of(base)
     for some in cells.values():
         figures |= figures_of(some[0].config)
+    if cost in COSTS:
+        if f"train_{cost}" not in figures:
+            raise ConfigError(f"--cost {cost}: {NO_LINK}.")
+        cost = f"train_{cost}"
     chosen = figure_named(quality, figures, "--quality"), figure_named(cost, figures, "--cost")
     if chosen[1].better == "higher":
         raise ConfigError(f"--cost {cost}: more of it is better; a cost is one of bytes or errors.")

@@ -140,6 +140,8 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
             style="yellow",
         )
     yield Text(NOT_COUNTED, style="dim")
+    if c.train.radio is not None:
+        yield from _radio(c)
     if c.train.fates:
         yield _fates(s.communication)
     yield _alignment(summary)
@@ -176,6 +178,29 @@ def _communication(phases: Mapping[Any, Mapping[str, Any]]) -> Table:
     over = [f.get("overhead_percent") for f in phases.values()]
     table.add_row("overhead over floor", *("-" if o is None else f"{o:.2f} %" for o in over))
     return table
+
+
+def _radio(communication: Communication) -> Iterable[RenderableType]:
+    """Simulated time and energy, by phase."""
+    table = Table(title="Simulated time and energy of the links", title_justify="left")
+    table.add_column("")
+    found = {
+        name: radio for name in PHASES if (radio := getattr(communication, name).radio) is not None
+    }
+    for name in found:
+        table.add_column(name, justify="right")
+    radios = list(found.values())
+    table.add_row("seconds", *(_measured(r.seconds) for r in radios))
+    table.add_row("seconds per round", *(_measured(r.seconds_per_round) for r in radios))
+    table.add_row("joules", *(_measured(r.joules) for r in radios))
+    most = [
+        [each.joules for each in r.per_node.values() if each.joules is not None] for r in radios
+    ]
+    table.add_row("joules, highest node", *(_measured(max(js, default=None)) for js in most))
+    busy = [[each.busy_seconds for each in r.per_node.values()] for r in radios]
+    table.add_row("busy seconds, highest node", *(_measured(max(b, default=None)) for b in busy))
+    yield table
+    yield Text("Computing takes no simulated time, waiting no energy.", style="dim")
 
 
 def _fates(communication: Communication) -> Table:
@@ -306,6 +331,10 @@ def _diagnosis(findings: Sequence[Finding]) -> Text:
         return Text("Diagnosis: no failure signature shows.")
     lines = [f"- {finding.signature}: {finding.text}" for finding in findings]
     return Text("\n".join(["Diagnosis", *lines]), style="yellow")
+
+
+def _measured(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _count(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Bytes to a quality: what training had sent when an evaluation first reached a target."""
+"""Cost of a quality: what training had cost when an evaluation first reached a target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from sheafnet.validation import nearest
 
 SHARES = (0.5, 0.8, 1.0)
 """Of the lowest final recall@1: what is asked for unless targets are named."""
+_SYMBOLS = {"seconds": "s", "joules": "J"}
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,23 @@ def default_targets(results: Sequence[CellResult]) -> tuple[Target, ...]:
 
 
 def at_once(target: Target, curve: Sequence[Evaluation]) -> bool:
-    """Whether the very first evaluation reached `target`, so that fewer bytes may do."""
-    return bool(curve) and bytes_to(target, curve[:1]) is not None
+    """Whether the very first evaluation reached `target`, so that less may do."""
+    return bool(curve) and reached_at(target, curve[:1]) is not None
 
 
-def bytes_to(target: Target, curve: Sequence[Evaluation]) -> int | None:
-    """Bytes that training had sent at the first evaluation that reached `target`; None if none."""
+def reached_at(target: Target, curve: Sequence[Evaluation]) -> Evaluation | None:
+    """The first evaluation that reached `target`; None if none did."""
     for evaluation in curve:
         value = evaluation.figures.get(target.figure)
         if value is not None and value >= target.value:
-            return evaluation.train_bytes
+            return evaluation
     return None
+
+
+def cost_of(target: Target, curve: Sequence[Evaluation], unit: str = "bytes") -> float | None:
+    """What training had cost, in one of `COSTS`, when it first reached `target`; None if never."""
+    evaluation = reached_at(target, curve)
+    return None if evaluation is None else evaluation.cost(unit)
 
 
 @dataclass(frozen=True)
@@ -73,20 +80,22 @@ class Reached:
     runs: int
     """Runs that measured the figure."""
     cost: Spread
-    """Bytes, of the runs that reached the target."""
+    """In `unit`, of the runs that reached the target."""
     at_most: bool
-    """Whether a run reached it at its first evaluation, so that it may have taken fewer."""
+    """Whether a run reached it at its first evaluation, so that it may have taken less."""
+    unit: str = "bytes"
 
     @classmethod
-    def of(cls, target: Target, results: Sequence[CellResult]) -> "Reached":
-        """By the runs of a contender."""
+    def of(cls, target: Target, results: Sequence[CellResult], unit: str = "bytes") -> "Reached":
+        """By the runs of a contender, in one of `COSTS`."""
         curves = [
             r.evaluations
             for r in results
             if any(e.figures.get(target.figure) is not None for e in r.evaluations)
         ]
-        cost = Spread.of(bytes_to(target, curve) for curve in curves)
-        return cls(target, len(curves), cost, any(at_once(target, curve) for curve in curves))
+        cost = Spread.of(cost_of(target, curve, unit) for curve in curves)
+        at_most = any(at_once(target, curve) for curve in curves)
+        return cls(target, len(curves), cost, at_most, unit)
 
     def show(self) -> str:
         """For a table: how many runs got there is said if not all did."""
@@ -95,14 +104,19 @@ class Reached:
             return "-"
         if mean is None:
             return "never"
-        text = scaled(mean) if not deviation else f"{scaled(mean)} ± {scaled(deviation)}"
+        told = [scaled(value, self.unit) for value in (mean, deviation) if value]
+        text = " ± ".join(told) or scaled(0, self.unit)
         text = f"≤ {text}" if self.at_most else text
         reached = len(self.cost.values)
         return text if reached == self.runs else f"{text} ({reached} of {self.runs})"
 
 
-def scaled(count: float) -> str:
-    """Bytes with a decimal prefix and three or four digits."""
+def scaled(count: float, unit: str = "bytes") -> str:
+    """Bytes with a decimal prefix and three or four digits; seconds and joules without one."""
+    if unit != "bytes":
+        return (
+            f"{count:,.0f} {_SYMBOLS[unit]}" if count >= 1000 else f"{count:.3g} {_SYMBOLS[unit]}"
+        )
     size, power = float(count), 0
     while size >= 1000 and power < 4:
         size, power = size / 1000, power + 1

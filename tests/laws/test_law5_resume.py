@@ -48,6 +48,7 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         [STORM, "inference.diffusion_iterations=3"],
         [STORM, "training.memory=2", "training.local_steps=2", "inference.neural_hidden=4"],
         [STORM, "training.wire_dtype=int8-row", "training.wire_rounding=stochastic"],
+        [STORM, "defaults.edge.link=ble"],
     ],
     ids=[
         "sheafalign",
@@ -59,6 +60,7 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         "diffusion",
         "memory",
         "rounded",
+        "links",
     ],
 )
 def test_killed_after_any_stretch(tiny: MakeConfig, tmp_path: Path, overrides: list[str]) -> None:

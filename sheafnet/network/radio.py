@@ -1,0 +1,250 @@
+"""Simulated time and energy of a round, from the links' profiles and the frames that were sent.
+
+Pure logic: no clock, no socket, and nothing that a run computes depends on it.
+
+A node has a half-duplex radio for each profile among its links: it sends or receives one message at
+a time. A message takes the radios of both ends for bits / bandwidth at each of its transmissions,
+which follow one another, and is there after the latency. All that a node sends without being asked
+(projections; galleries and prototypes; requests) may go at the beginning of the round; what it
+returns (gradients, answers) once it has sent those and all that was sent to it has come; and the
+estimates of each step of diffusion once it is through with what goes before them. Whenever
+both radios are free the message starts, the lowest (kind, edge, direction) first. A round lasts
+until the last message is there and begins when the one before is over; computing takes no time.
+
+A bit costs its sender at every transmission, and its receiver at each that reaches it, whatever
+becomes of it there: all but those that the link has dropped.
+"""
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from sheafnet.config import Config, LinkConfig
+from sheafnet.network.frame import PHASES, Kind, Phase
+from sheafnet.network.profiles import profiles_of
+from sheafnet.topology import Topology
+
+_RETURNED = frozenset({Kind.GRADIENT, Kind.ANSWER})
+"""Kinds that a node sends once it has got what is sent without being asked."""
+
+
+class Sending(NamedTuple):
+    """A message with all of its transmissions."""
+
+    kind: Kind
+    edge: int
+    direction: int
+    round: int
+    size: int
+    """Bytes of its frame."""
+    sent: int
+    """Transmissions."""
+    heard: int
+    """Those that reached the receiver, copies included."""
+    step: int = 0
+    """Of diffusion, from 1: of estimates alone."""
+
+    @property
+    def stage(self) -> int:
+        """Its place in the round at its sender."""
+        return 1 + self.step if self.kind is Kind.ESTIMATE else int(self.kind in _RETURNED)
+
+
+@dataclass(frozen=True)
+class RoundCost:
+    """What a round took."""
+
+    seconds: float
+    joules: tuple[float | None, ...]
+    """By node; None where a link of the node does not tell its energy."""
+
+
+class Radio:
+    """The radios of a run.
+
+    Args:
+        network: its channels.
+        profiles: of each of them, by index.
+    """
+
+    def __init__(self, network: Topology, profiles: Sequence[LinkConfig]) -> None:
+        self._network, self._profiles = network, profiles
+
+    @classmethod
+    def open(cls, config: Config, network: Topology) -> "Radio | None":
+        """The radios of a run; None where no link has a profile.
+
+        Raises:
+            ConfigError: as `profiles_of` does.
+        """
+        profiles = profiles_of(config, network)
+        return None if profiles is None else cls(network, profiles)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The name of each channel's profile, by index."""
+        return tuple(profile.name for profile in self._profiles)
+
+    @cached_property
+    def untold(self) -> str | None:
+        """The name of a profile that tells no energy; None where all do."""
+        return next((p.name for p in self._profiles if p.send_j_per_bit is None), None)
+
+    def seconds(self, sendings: Iterable[Sending]) -> float:
+        """How long the round of these messages lasts: its critical path."""
+        waiting = sorted(sendings)
+        owed: dict[int, Counter[int]] = defaultdict(Counter)
+        """Messages that a node has still to send or to get, by stage."""
+        held: dict[int, list[int]] = defaultdict(list)
+        """Messages that a node may not send yet."""
+        for at, message in enumerate(waiting):
+            for node in self._ends(message):
+                owed[node][message.stage] += 1
+            held[self._ends(message)[0]].append(at)
+
+        def released(node: int) -> list[int]:
+            """What `node` may send now that nothing goes before it."""
+            stage = min((s for s, count in owed[node].items() if count), default=None)
+            may = [at for at in held[node] if waiting[at].stage == stage]
+            held[node] = [at for at in held[node] if waiting[at].stage != stage]
+            return may
+
+        queue = [(0.0, at) for node in list(held) for at in released(node)]
+        heapq.heapify(queue)
+        free: dict[tuple[int, str], float] = defaultdict(float)
+        ready: dict[int, float] = defaultdict(float)
+        last = 0.0
+        while queue:
+            asked, at = heapq.heappop(queue)
+            message = waiting[at]
+            sender, receiver = self._ends(message)
+            profile = self._profiles[message.edge]
+            radios = (sender, profile.name), (receiver, profile.name)
+            start = max(asked, *(free[radio] for radio in radios))
+            if start > asked:
+                heapq.heappush(queue, (start, at))
+                continue
+            end = start + message.sent * message.size * 8 / profile.bandwidth_bps
+            there = end + profile.latency_s
+            last = max(last, there)
+            for radio in radios:
+                free[radio] = end
+            for node, until in ((sender, end), (receiver, there)):
+                owed[node][message.stage] -= 1
+                ready[node] = max(ready[node], until)
+                for later in released(node):
+                    heapq.heappush(queue, (ready[node], later))
+        return last
+
+    def joules(self, bits: Mapping[tuple[int, int], Sequence[int]]) -> tuple[float | None, ...]:
+        """What each node took, in joules; None where a link of the node does not tell.
+
+        Args:
+            bits: sent and heard, by (channel, direction).
+        """
+        found: list[float | None] = [
+            None
+            if any(
+                self._profiles[e.index].send_j_per_bit is None for e in self._network.incident(n)
+            )
+            else 0.0
+            for n in range(len(self._network.nodes))
+        ]
+        for (edge, direction), (sent, heard) in sorted(bits.items()):
+            channel, profile = self._network.edges[edge], self._profiles[edge]
+            sender = channel.sender(direction)
+            for node, count, each in (
+                (sender, sent, profile.send_j_per_bit),
+                (channel.other(sender), heard, profile.receive_j_per_bit),
+            ):
+                before = found[node]
+                if before is not None and each is not None:
+                    found[node] = before + count * each
+        return tuple(found)
+
+    def busy(self, bits: Mapping[tuple[int, int], Sequence[int]]) -> tuple[float, ...]:
+        """How long the radios of each node sent or received, in seconds; `bits` as in `joules`."""
+        found = [0.0] * len(self._network.nodes)
+        for (edge, _), (sent, _) in sorted(bits.items()):
+            channel = self._network.edges[edge]
+            for node in (channel.tail, channel.head):
+                found[node] += sent / self._profiles[edge].bandwidth_bps
+        return tuple(found)
+
+    def _ends(self, message: Sending) -> tuple[int, int]:
+        channel = self._network.edges[message.edge]
+        sender = channel.sender(message.direction)
+        return sender, channel.other(sender)
+
+
+class RadioAccount:
+    """What the radios took so far.
+
+    Args:
+        radio: of the run.
+    """
+
+    def __init__(self, radio: Radio) -> None:
+        self._radio = radio
+        self.seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
+        """Sum over the rounds of a phase."""
+        self.bits: dict[Phase, dict[tuple[int, int], list[int]]] = {phase: {} for phase in PHASES}
+        """Sent and heard, by (channel, direction)."""
+
+    def enter(
+        self, phase: Phase, rounds: range, sendings: Iterable[Sending]
+    ) -> dict[int, RoundCost]:
+        """Add all messages of `rounds`, which follow those that are entered; what each took."""
+        by_round: dict[int, list[Sending]] = {round_: [] for round_ in rounds}
+        for message in sendings:
+            by_round[message.round].append(message)
+        costs = {}
+        for round_, messages in by_round.items():
+            bits: dict[tuple[int, int], list[int]] = {}
+            for message in messages:
+                _add(bits, message)
+                _add(self.bits[phase], message)
+            seconds = self._radio.seconds(messages)
+            self.seconds[phase] += seconds
+            costs[round_] = RoundCost(seconds, self._radio.joules(bits))
+        return costs
+
+    def joules(self, phase: Phase) -> tuple[float | None, ...]:
+        """What each node took in a phase."""
+        return self._radio.joules(self.bits[phase])
+
+    def busy(self, phase: Phase) -> tuple[float, ...]:
+        """How long the radios of each node were in use in a phase, in seconds."""
+        return self._radio.busy(self.bits[phase])
+
+    def state(self) -> dict[str, Any]:
+        """The books as JSON."""
+        return {
+            "seconds": dict(self.seconds),
+            "bits": [
+                [phase, *key, *counts]
+                for phase, of in self.bits.items()
+                for key, counts in of.items()
+            ],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on, with fresh books, from what `state` returned."""
+        self.seconds.update(state["seconds"])
+        for phase, edge, direction, sent, heard in state["bits"]:
+            self.bits[phase][edge, direction] = [sent, heard]
+
+
+def _add(bits: dict[tuple[int, int], list[int]], message: Sending) -> None:
+    count = bits.setdefault((message.edge, message.direction), [0, 0])
+    count[0] += 8 * message.size * message.sent
+    count[1] += 8 * message.size * message.heard
+
+
+def total(joules: Sequence[float | None]) -> float | None:
+    """The sum over all nodes; None where one is not known."""
+    known = [each for each in joules if each is not None]
+    return sum(known) if len(known) == len(joules) else None
