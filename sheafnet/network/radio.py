@@ -95,49 +95,7 @@ class Radio:
 
     def seconds(self, sendings: Iterable[Sending]) -> float:
         """How long the round of these messages lasts: its critical path."""
-        waiting = sorted(sendings)
-        owed: dict[int, Counter[int]] = defaultdict(Counter)
-        """Messages that a node has still to send or to get, by stage."""
-        held: dict[int, list[int]] = defaultdict(list)
-        """Messages that a node may not send yet."""
-        for at, message in enumerate(waiting):
-            for node in self._ends(message):
-                owed[node][message.stage] += 1
-            held[self._ends(message)[0]].append(at)
-
-        def released(node: int) -> list[int]:
-            """What `node` may send now that nothing goes before it."""
-            stage = min((s for s, count in owed[node].items() if count), default=None)
-            may = [at for at in held[node] if waiting[at].stage == stage]
-            held[node] = [at for at in held[node] if waiting[at].stage != stage]
-            return may
-
-        queue = [(0.0, at) for node in list(held) for at in released(node)]
-        heapq.heapify(queue)
-        free: dict[tuple[int, str], float] = defaultdict(float)
-        ready: dict[int, float] = defaultdict(float)
-        last = 0.0
-        while queue:
-            asked, at = heapq.heappop(queue)
-            message = waiting[at]
-            sender, receiver = self._ends(message)
-            profile = self._profiles[message.edge]
-            radios = (sender, profile.name), (receiver, profile.name)
-            start = max(asked, *(free[radio] for radio in radios))
-            if start > asked:
-                heapq.heappush(queue, (start, at))
-                continue
-            end = start + message.sent * message.size * 8 / profile.bandwidth_bps
-            there = end + profile.latency_s
-            last = max(last, there)
-            for radio in radios:
-                free[radio] = end
-            for node, until in ((sender, end), (receiver, there)):
-                owed[node][message.stage] -= 1
-                ready[node] = max(ready[node], until)
-                for later in released(node):
-                    heapq.heappush(queue, (ready[node], later))
-        return last
+        return _Schedule(self._network, self._profiles, sorted(sendings)).run()
 
     def joules(self, bits: Mapping[tuple[int, int], Sequence[int]]) -> tuple[float | None, ...]:
         """What each node took, in joules; None where a link of the node does not tell.
@@ -174,10 +132,88 @@ class Radio:
                 found[node] += sent / self._profiles[edge].bandwidth_bps
         return tuple(found)
 
-    def _ends(self, message: Sending) -> tuple[int, int]:
-        channel = self._network.edges[message.edge]
-        sender = channel.sender(message.direction)
-        return sender, channel.other(sender)
+
+_OneRadio = tuple[int, str]
+"""A node and the profile of those of its links that the radio is for."""
+_FREED = -1
+"""Stands in the queue before all messages of its time."""
+
+
+class _Schedule:
+    """The messages of one round, each started as soon as its radios let it.
+
+    The queue holds what may happen next, by time: a radio gets free, or a message tries to start. A
+    message that finds a radio in use lines up there; when that gets free, the first in the line
+    tries, and where it cannot start for another radio, it lines up there and the next one tries.
+
+    Args:
+        network: its channels.
+        profiles: of each of them.
+        messages: of the round, the first to go first.
+    """
+
+    def __init__(
+        self, network: Topology, profiles: Sequence[LinkConfig], messages: Sequence[Sending]
+    ) -> None:
+        self._profiles, self._messages = profiles, messages
+        self._ends: list[tuple[int, int]] = []
+        self._owed: dict[int, Counter[int]] = defaultdict(Counter)
+        """Messages that a node has still to send or to get, by stage."""
+        self._held: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        """Those that it may not send yet, by stage."""
+        self._ready: dict[int, float] = defaultdict(float)
+        """When it will have the last of those that are on their way."""
+        self._free: dict[_OneRadio, float] = defaultdict(float)
+        self._line: dict[_OneRadio, list[int]] = defaultdict(list)
+        self._queue: list[tuple[float, int, _OneRadio | None]] = []
+        for at, message in enumerate(messages):
+            channel = network.edges[message.edge]
+            sender = channel.sender(message.direction)
+            ends = sender, channel.other(sender)
+            self._ends.append(ends)
+            self._held[sender][message.stage].append(at)
+            for node in ends:
+                self._owed[node][message.stage] += 1
+        for node in list(self._held):
+            self._release(node)
+
+    def run(self) -> float:
+        """When the last message is there."""
+        last = 0.0
+        while self._queue:
+            now, at, radio = heapq.heappop(self._queue)
+            if at != _FREED:
+                last = max(last, self._try(now, at))
+            if radio is not None and self._free[radio] <= now and self._line[radio]:
+                heapq.heappush(self._queue, (now, heapq.heappop(self._line[radio]), radio))
+        return last
+
+    def _try(self, now: float, at: int) -> float:
+        """Start a message, or line it up; returns when it is there, or 0."""
+        message, ends = self._messages[at], self._ends[at]
+        profile = self._profiles[message.edge]
+        radios = [(node, profile.name) for node in ends]
+        busy = max(radios, key=self._free.__getitem__)
+        if self._free[busy] > now:
+            heapq.heappush(self._line[busy], at)
+            return 0.0
+        end = now + message.sent * message.size * 8 / profile.bandwidth_bps
+        there = end + profile.latency_s
+        for radio in radios:
+            self._free[radio] = end
+            heapq.heappush(self._queue, (end, _FREED, radio))
+        for node, until in zip(ends, (end, there), strict=True):
+            self._ready[node] = max(self._ready[node], until)
+            self._owed[node][message.stage] -= 1
+            if not self._owed[node][message.stage]:
+                self._release(node)
+        return there
+
+    def _release(self, node: int) -> None:
+        """Let a node send what nothing goes before any more, once it has what it waits for."""
+        stage = min((s for s, count in self._owed[node].items() if count), default=-1)
+        for at in self._held[node].pop(stage, ()):
+            heapq.heappush(self._queue, (self._ready[node], at, None))
 
 
 class RadioAccount:
