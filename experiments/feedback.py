@@ -55,7 +55,7 @@ class Feeding(Endpoint):
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     print("feedback  seed  squared error  recall@1")

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -216,13 +217,19 @@ def test_a_column_is_what_a_row_of_its_values_is(array):
 
 
 def test_the_largest_magnitude_is_127_steps_whatever_the_scale_loses():
-    """All scales of 8 bits, what rounds to them, and what is just on the other side."""
+    """All scales of 8 bits, what rounds to them, and what is just on the other side.
+
+    Beside it stands what is a little smaller, and more than 127 steps of a scale that was rounded
+    down.
+    """
     largest = (np.linspace(127, 254, 5000, dtype=np.float32) * np.float32(2.0**-30))[:, None]
     ends = np.concatenate([largest, np.nextafter(largest, 0), -largest])
+    pairs = np.concatenate([ends, ends * np.float32(0.9995)], axis=1)
     for draws in (None, np.random.default_rng(0)):
-        packed = pack(ends, INT8_ROW, draws)
-        steps = np.frombuffer(packed, np.int8, offset=2 * len(ends))
-        assert set(steps.tolist()) == {127, -127}
+        packed = pack(pairs, INT8_ROW, draws)
+        steps = np.frombuffer(packed, np.int8, offset=2 * len(pairs)).reshape(-1, 2)
+        assert set(steps[:, 0].tolist()) == {127, -127}
+        assert set(steps[:, 1].tolist()) == {126, 127, -126, -127}
 
 
 # Stochastic rounding
@@ -252,6 +259,8 @@ def test_stochastic_rounding_leaves_whole_steps_and_takes_the_draws_as_they_come
     whole = np.array([[127.0, -3.0, 64.0], [127.0, 127.0, 127.0]], dtype=np.float32)
     for seed in range(20):
         assert through(whole, dtype, np.random.default_rng(seed)).tolist() == whole.tolist()
+    lowest = Mock(random=lambda shape, dtype: np.zeros(shape, dtype))
+    assert through(whole, dtype, lowest).tolist() == whole.tolist()
     halves = whole - np.array([[0, 0.5, 0.5], [0, 0, 0]], dtype=np.float32)
     one, same, other = (pack(halves, dtype, np.random.default_rng(s)) for s in (0, 0, 3))
     assert one == same
