@@ -167,14 +167,17 @@ def test_without_a_missing_neighbour_relay_is_ridge_and_nothing_more_is_sent(
     ring = {"generator": "ring", "nodes": 6}
     training = {"rounds": 12, "batch_size": 8}
     apart = {"missing_nodes": ["n0", "n3"], "estimator": "ridge"}
+    used = {"diffusion_iterations": 9, "estimator": "diffusion"}
     told = [
         sheafnet.simulate(
             config_of(ring, 0.5, inference=apart | more, training=training), run_dir=tmp_path / name
         ).summary
-        for name, more in (("one-hop", {}), ("diffusion", {"diffusion_iterations": 9}))
+        for name, more in (("one-hop", {}), ("diffusion", used))
     ]
     assert told[0].communication == told[1].communication
     estimators = told[1].missing.estimators
+    assert told[1].missing.estimator == "diffusion"
+    assert told[1].missing.nmse == estimators["diffusion"].nmse < 1
     assert estimators["diffusion"] == estimators["ridge"]
     assert {k: v for k, v in estimators.items() if k != "diffusion"} == told[0].missing.estimators
 
