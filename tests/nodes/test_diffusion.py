@@ -117,7 +117,7 @@ def test_harmonic_converges_to_the_dense_solution(
         for node in run.nodes:
             for restriction in node.restrictions:
                 weight = restriction.weight
-                weight.data += 0.2 * torch.randn(weight.shape, generator=noise)
+                weight.data += 0.1 * torch.randn(weight.shape, generator=noise)
         run.run()
         truth = run.sections()
         worst = 0.0
