@@ -95,7 +95,7 @@ class Experiment:
 def experiments() -> list[Experiment]:
     """All of them, in order."""
     found = []
-    for path in sorted(HERE.glob("e*.yaml")):
+    for path in sorted(HERE.glob("e[0-9]*.yaml"), key=_number):
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         name = path.stem.partition("-")[0]
         studies = tuple(
@@ -114,6 +114,10 @@ def experiments() -> list[Experiment]:
             Experiment(name, values["title"], values["question"], studies, values["reading"])
         )
     return found
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.partition("-")[0].removeprefix("e"))
 
 
 def run(study: Study, folder: Path, quick: bool) -> int:

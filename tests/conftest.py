@@ -45,6 +45,12 @@ STORM = (
 )
 """An override of the tiny run: every kind of fault at once."""
 
+SHOWER = (
+    "faults={loss: 0.2, duplication: 0.2, delay: 0.1, corruption: 0.1, retransmissions: 1, "
+    "phases: [inference], nodes: [{node: a, rounds: [1, 2], phase: inference}]}"
+)
+"""Another one, of inference only: nodes have learned from all their neighbours by then."""
+
 MakeConfig = Callable[..., Config]
 
 

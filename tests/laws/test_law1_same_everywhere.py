@@ -11,7 +11,7 @@ from sheafnet.nodes.node import Node
 from sheafnet.nodes.records import TrainRecord
 from sheafnet.nodes.training import train
 from sheafnet.runtime.plan import Plan
-from tests.conftest import STORM, MakeConfig, artifacts, run_artifacts
+from tests.conftest import SHOWER, STORM, MakeConfig, artifacts, run_artifacts
 
 
 @pytest.mark.ray
@@ -91,10 +91,10 @@ def test_simulated_faults_are_the_same_everywhere(
 def test_estimates_that_go_on_are_the_same_everywhere(
     tiny: MakeConfig, tmp_path: Path, diffusion: str
 ) -> None:
-    """In steps, of which some are lost in a storm."""
+    """In steps, of which some are lost under relay."""
     chosen = ["inference.diffusion_iterations=6", f"inference.diffusion={diffusion}"]
     if diffusion == "relay":
-        chosen.append(STORM)
+        chosen.append(SHOWER)
     local = run_artifacts(tiny(*chosen), tmp_path / "local")
     estimators = local["summary"]["missing"]["estimators"]
     assert estimators["diffusion"] != estimators["ridge"]

@@ -115,9 +115,10 @@ def first_step(config: Config, directory: Path) -> list[dict[str, np.ndarray]]:
 def assert_equal(steps, gradients) -> None:
     for step, gradient in zip(steps, gradients, strict=True):
         for name in gradient:
-            scale = max(1e-3, float(np.abs(gradient[name]).max()))
+            scale = float(np.abs(gradient[name]).max())
+            # A step is the difference of two float32 weights below 4, by the rate: off by 1e-6.
             np.testing.assert_allclose(
-                step[name], gradient[name], rtol=2e-3, atol=2e-4 * scale, err_msg=name
+                step[name], gradient[name], rtol=2e-3, atol=1e-6 + 2e-4 * scale, err_msg=name
             )
 
 
@@ -184,7 +185,8 @@ def test_on_random_graphs(tmp_path_factory, seed: int, nodes: int, chance: float
         "edges": [
             {
                 "between": [f"n{i}", f"n{j}"],
-                "comparison_dim": int(generator.integers(1, min(dims[i], dims[j]) + 1)),
+                # Not 1: there a cosine is 1 or -1, and the gradient of it nothing but rounding.
+                "comparison_dim": int(generator.integers(2, min(dims[i], dims[j]) + 1)),
             }
             for i, j in graph.edges
         ],

@@ -13,7 +13,7 @@ from sheafnet.errors import Interrupted
 from sheafnet.runtime.checkpoint import Checkpoints
 from sheafnet.runtime.coordinator import Progress
 from sheafnet.runtime.rundir import RunDirectory
-from tests.conftest import STORM, MakeConfig, artifacts
+from tests.conftest import SHOWER, STORM, MakeConfig, artifacts
 
 EVERY = ("run.checkpoint_every=1", "run.stretch=2", "evaluation.every=4")
 STRETCHES = 2 + 1 + 1 + 1 + 2
@@ -45,7 +45,7 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         ["method=local", "training.optimizer=sgd"],
         ["method=concat-supervised", "training.optimizer=adamw"],
         [STORM],
-        [STORM, "inference.diffusion_iterations=3"],
+        [SHOWER, "inference.diffusion_iterations=3"],
         [STORM, "training.memory=2", "training.local_steps=2", "inference.neural_hidden=4"],
         [STORM, "training.wire_dtype=int8-row", "training.wire_rounding=stochastic"],
         [STORM, "defaults.edge.link=ble"],

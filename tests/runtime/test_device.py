@@ -29,6 +29,8 @@ RUNS = {
     "sgd": ("training.optimizer=sgd", "training.restriction_start=alone"),
     "adamw": ("training.optimizer=adamw", "training.weight_decay=0.1"),
     "nobody": ("inference.missing_probability=1",),
+    "relay": ("inference.diffusion_iterations=3",),
+    "harmonic": ("inference.diffusion_iterations=3", "inference.diffusion=harmonic"),
     "all-pairs": ("method=all-pairs",),
     "imagebind": ("method={name: imagebind, hub: b}",),  # d is not among b's neighbours
     "local": ("method=local",),
