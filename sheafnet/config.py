@@ -51,10 +51,19 @@ def _comparison_dim(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         ) from None
 
 
-ComparisonDim = Annotated[
-    Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0.0, le=1.0)],
-    WrapValidator(_comparison_dim),
-]
+def _comparison_dim_or_auto(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(
+            "must be a whole number of dimensions from 1, a fraction above 0.0 and at most 1.0, or "
+            "auto"
+        ) from None
+
+
+_Dimensions = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0.0, le=1.0)]
+FixedDim = Annotated[_Dimensions, WrapValidator(_comparison_dim)]
+ComparisonDim = Annotated[_Dimensions | Literal["auto"], WrapValidator(_comparison_dim_or_auto)]
 
 
 class Named(Model):
@@ -306,6 +315,24 @@ class InferenceConfig(Model):
         return self
 
 
+class PilotConfig(Model):
+    """The short run before a run that chooses the d_ij that are ``auto``."""
+
+    rounds: Positive = 100
+    comparison_dim: FixedDim = 0.5
+    """d_ij of these edges in the pilot, and the most that it can choose."""
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Least canonical correlation of a dimension that is kept; 0.5 without a budget."""
+    budget: Positive | None = None
+    """Bytes of a training round, of all edges: the dimensions are those that share most."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.threshold is not None and self.budget is not None:
+            raise ValueError("give either a threshold or a budget: each of them chooses all d_ij")
+        return self
+
+
 class EvaluationConfig(Model):
     """Measurements on events that training never saw."""
 
@@ -317,6 +344,8 @@ class EvaluationConfig(Model):
     """Training rounds between two evaluations; by default there is one, after the last round."""
     few_shot: tuple[Positive, ...] = (1, 5, 10)
     few_shot_draws: Positive = 10
+    canonical: bool = False
+    """Measure the canonical correlations of the projections of every edge, in the last one."""
 
     @field_validator("few_shot")
     @classmethod
@@ -406,6 +435,7 @@ class Config(Model):
     defaults: Defaults = Defaults()
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
+    pilot: PilotConfig = PilotConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunConfig = RunConfig()
     faults: FaultsConfig | None = None

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import networkx as nx
 import numpy as np
@@ -120,6 +121,8 @@ def build_topology(config: Config) -> Topology:
         if comparison_dim is None:
             comparison_dim = config.defaults.edge.comparison_dim
             key = ("defaults", "edge", "comparison_dim")
+        if comparison_dim == "auto":
+            comparison_dim, key = config.pilot.comparison_dim, ("pilot", "comparison_dim")
         dim = _dimension(config, key, comparison_dim, nodes[tail], nodes[head])
         found.append((tail, head, dim))
     edges = tuple(Edge(i, *values) for i, values in enumerate(sorted(found)))
@@ -207,7 +210,7 @@ def _nearest_neighbours(n: int, k: int, seed: int) -> nx.Graph:
     return graph
 
 
-Pair = tuple[str, str, int | float | None]
+Pair = tuple[str, str, int | float | Literal["auto"] | None]
 
 
 def _generated(config: Config, graph: GraphConfig) -> tuple[list[str], list[Pair]]:

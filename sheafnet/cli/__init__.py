@@ -21,6 +21,7 @@ from sheafnet.datasets import DATASETS
 from sheafnet.errors import ConfigError, SheafnetError
 from sheafnet.network.frame import PHASES
 from sheafnet.runtime.keep import Keep
+from sheafnet.runtime.pilot import wants_pilot
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.simulate import resume, simulate
@@ -172,6 +173,11 @@ def validate(
         f"  nodes: {len(topology.nodes)}, edges: {len(topology.edges)}, "
         f"degrees: {', '.join(map(str, degrees))}, d_ij: {', '.join(map(str, dims))}"
     )
+    if wants_pilot(config):
+        typer.echo(
+            f"  d_ij that are auto: chosen by a pilot of {config.pilot.rounds} rounds, "
+            "in which they are as above"
+        )
     if plan.radio is not None:
         links = Counter(plan.radio.names)
         typer.echo(f"  links: {', '.join(f'{name} x {n}' for name, n in links.items())}")

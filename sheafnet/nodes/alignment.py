@@ -35,6 +35,51 @@ def recalls(queries: Tensor, gallery: Tensor) -> dict[int, float]:
     return {k: int((rank <= k).sum()) / len(rank) for k in RECALL_AT}
 
 
+def canonical_correlations(own: Tensor, other: Tensor) -> list[float]:
+    """Correlations of the pairs of directions in which two batches of projections agree most.
+
+    Rows are events, (n, a) and (n, b). The directions are fitted to every second event and judged
+    on the others, and the other way round, so that what is shared by chance is near 0 and not, as
+    within a sample, near sqrt(a / n) + sqrt(b / n).
+
+    Returns:
+        min(a, b) numbers from 0 to 1, none above the one before it.
+    """
+    a, b = own.double(), other.double()
+    halves = slice(0, None, 2), slice(1, None, 2)
+    found = []
+    for fit, judge in (halves, halves[::-1]):
+        left, right = _canonical_directions(a[fit], b[fit])
+        u, v = _centred(a[judge]) @ left, _centred(b[judge]) @ right
+        found.append((u * v).sum(dim=0) / (u.norm(dim=0) * v.norm(dim=0)).clamp(min=1e-30))
+    mean = torch.stack(found).mean(dim=0).clamp(0.0, 1.0)
+    kept: list[float] = torch.cummin(mean, dim=0).values.tolist()
+    return kept
+
+
+def _canonical_directions(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The columns of two matrices, (dim a, k) and (dim b, k), the pair that agrees most first."""
+    a, b = _centred(a), _centred(b)
+    left, right = _root(a.T @ a / len(a)), _root(b.T @ b / len(b))
+    whitened = torch.linalg.solve(left, a.T @ b / len(a))
+    whitened = torch.linalg.solve(right, whitened.T).T
+    u, _, vh = torch.linalg.svd(whitened, full_matrices=False)
+    return torch.linalg.solve(left.T, u), torch.linalg.solve(right.T, vh.T)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """The Cholesky factor, lightly regularized."""
+    rho = 1e-3 * float(covariance.diagonal().mean()) or 1e-12
+    found: Tensor = torch.linalg.cholesky(
+        covariance + rho * torch.eye(len(covariance), dtype=covariance.dtype).to(covariance.device)
+    )
+    return found
+
+
+def _centred(rows: Tensor) -> Tensor:
+    return rows - rows.mean(dim=0)
+
+
 def prototypes(projections: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Mean direction of each class that occurs.
 

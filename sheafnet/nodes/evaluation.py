@@ -41,7 +41,11 @@ def evaluate(node: Node, round_: int, records: list[EvaluationRecord]) -> Progra
             recall, zero_shot = _across(node, ours, galleries[edge.index], prototypes[edge.index])
             theirs = known[position], support.labels[task]
             few_shot = _few_shot(node, edge.index, theirs, ours) if last else {}
-            scores.append(EdgeScores(edge.index, recall, zero_shot, few_shot))
+            canonical = None
+            if last and node.config.evaluation.canonical:
+                there = node.tensor(galleries[edge.index].array)
+                canonical = alignment.canonical_correlations(own[position], there)
+            scores.append(EdgeScores(edge.index, recall, zero_shot, few_shot, canonical))
     probe = _probe(node, support, judged) if last else None
     records.append(EvaluationRecord(round_, scores, probe))
 

@@ -41,6 +41,8 @@ class EdgeScores:
     zero_shot: float | None
     few_shot: dict[int, float]
     """Accuracy of k labelled own projections per class, by k; only in the last evaluation."""
+    canonical: list[float] | None = None
+    """Canonical correlations of own and received projections, where they are measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.pool import HostPool
 from sheafnet.runtime.report import Parameters, Report
 from sheafnet.runtime.rundir import RunDirectory
-from sheafnet.runtime.summary import Summary
+from sheafnet.runtime.summary import Pilot, Summary
 from sheafnet.sheaf.cellular import Spectrum
 
 
@@ -268,7 +268,10 @@ class Coordinator:
             self._plan, self._account, self._measured, self._costs, self._spectrum, self._radio
         )
         found = diagnose_run(summary, self._watch.lines, self._edges, self._plan.config)
-        summary = summary.model_copy(update={"diagnosis": found})
+        pilot = self._directory.about().get("pilot")
+        summary = summary.model_copy(
+            update={"diagnosis": found, "pilot": pilot and Pilot.model_validate(pilot)}
+        )
         self._directory.write_summary(summary.model_dump(mode="json"))
         return summary
 

@@ -26,7 +26,7 @@ from sheafnet.runtime.summary import (
     Bytes,
     Chance,
     Communication,
-    EdgeAlignment,
+    DirectedAlignment,
     Estimate,
     HostRound,
     InferenceTraffic,
@@ -215,13 +215,15 @@ def _alignment(plan: Plan, records: Mapping[int, EvaluationRecord]) -> Alignment
     topology = plan.topology
     gallery = gallery_size(plan.config, plan.dataset)
     shots = plan.config.evaluation.few_shot
-    per_edge: dict[str, EdgeAlignment] = {}
+    per_edge: dict[str, DirectedAlignment] = {}
     per_node: dict[str, NodeAlignment] = {}
     for index, record in sorted(records.items()):
         for score in record.scores:
             direction = topology.edges[score.edge].direction(index)
             name = topology.arrow(score.edge, direction)
-            per_edge[name] = EdgeAlignment(**_mean_scores([score], shots))
+            per_edge[name] = DirectedAlignment(
+                **_mean_scores([score], shots), canonical_correlations=score.canonical
+            )
         per_node[topology.nodes[index].id] = NodeAlignment(
             **_mean_scores(record.scores, shots), probe_accuracy=record.probe
         )

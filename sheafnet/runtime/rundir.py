@@ -106,6 +106,16 @@ class RunDirectory:
             ) from None
         return directory
 
+    @staticmethod
+    def refuse_taken(path: str | Path) -> None:
+        """Refuse a folder that a run could not have, before anything is done for that run.
+
+        Raises:
+            RunDirectoryError: it exists and is not empty.
+        """
+        if _taken(Path(path)):
+            raise _refusal(Path(path))
+
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
         """The run at `path`, finished or broken off.
@@ -384,15 +394,22 @@ def versions() -> dict[str, str]:
 
 def _claim(folder: Path) -> Path:
     """Make `folder` this run's own; of two runs that try, one gets it."""
-    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     try:
-        if not taken:
+        if not _taken(folder):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "run.json").open("x").close()
             return folder
     except FileExistsError:
         pass
-    raise RunDirectoryError(
+    raise _refusal(folder)
+
+
+def _taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def _refusal(folder: Path) -> RunDirectoryError:
+    return RunDirectoryError(
         f"{folder}: exists already; sheafnet never overwrites a run. Choose another --run-dir."
     )
 

@@ -21,10 +21,12 @@ from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import open_device
 from sheafnet.runtime.keep import Keep
 from sheafnet.runtime.machines import Machine
+from sheafnet.runtime.pilot import chosen_dims, named_dims, pilot_of, wants_pilot, with_dims
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.pool import LocalPool
 from sheafnet.runtime.rundir import RunDirectory, Status
-from sheafnet.runtime.summary import Summary
+from sheafnet.runtime.summary import Pilot, Summary
+from sheafnet.topology import build_topology
 
 OnProgress = Callable[[Progress], None]
 
@@ -80,14 +82,51 @@ def simulate(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP. In this and the three cases above what was
             measured stays in the run directory, marked with what happened.
     """
-    begin = time.perf_counter()
     config = with_absolute_paths(config)
+    if wants_pilot(config):
+        return _after_pilot(config, run_dir, on_start, on_progress)
+    return _simulate(config, run_dir, on_start, on_progress)
+
+
+def _simulate(
+    config: Config,
+    run_dir: str | Path | None,
+    on_start: Callable[[Path], None] | None,
+    on_progress: OnProgress | None,
+    pilot: Pilot | None = None,
+) -> Result:
+    begin = time.perf_counter()
     plan = Plan.open(config)
     Keep.within(plan)  # refuses what no folder of that size can hold
     with _before_it_began("the run began; nothing was written"), _machines(plan) as machines:
         directory = RunDirectory.create(config, run_dir)
         with directory.hold():
+            if pilot is not None:
+                directory.mark("running", pilot=pilot.model_dump(mode="json"))
             return _Run(plan, directory, machines, begin, on_start, on_progress).to_its_end()
+
+
+def _after_pilot(
+    config: Config,
+    run_dir: str | Path | None,
+    on_start: Callable[[Path], None] | None,
+    on_progress: OnProgress | None,
+) -> Result:
+    """Run the pilot, beside the run directory, and then `config` with the d_ij that it chose."""
+    Plan.open(config)
+    if run_dir is not None:
+        RunDirectory.refuse_taken(run_dir)
+    beside = None if run_dir is None else f"{run_dir}-pilot"
+    ran = _simulate(pilot_of(config), beside, None, None)
+    topology, dims = build_topology(config), chosen_dims(config, ran.summary)
+    sent = ran.summary.communication
+    pilot = Pilot(
+        rounds=config.pilot.rounds,
+        bytes_total=sent.train.bytes_total + sent.evaluation.bytes_total,
+        directory=str(ran.directory),
+        comparison_dims=named_dims(config, topology, dims),
+    )
+    return _simulate(with_dims(config, topology, dims), run_dir, on_start, on_progress, pilot)
 
 
 def resume(

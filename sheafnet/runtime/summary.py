@@ -129,6 +129,14 @@ class EdgeAlignment(Figures):
     """By the number of labelled examples per class."""
 
 
+class DirectedAlignment(EdgeAlignment):
+    """Alignment in one direction of an edge, and what its two ends share."""
+
+    canonical_correlations: list[Share] | None = None
+    """Of own and received projections, on held-out halves of the gallery; null without
+    ``evaluation.canonical``."""
+
+
 class NodeAlignment(EdgeAlignment):
     """Mean over a node's edges, and its linear probe."""
 
@@ -151,7 +159,7 @@ class Alignment(NodeAlignment):
     """Of the classifier of all sections at once: concat-supervised only."""
     gallery: int
     chance: Chance
-    per_edge: dict[str, EdgeAlignment]
+    per_edge: dict[str, DirectedAlignment]
     per_node: dict[str, NodeAlignment]
 
 
@@ -241,6 +249,17 @@ class Memory(Figures):
     per_actor: list[float]
 
 
+class Pilot(Figures):
+    """The run before it that chose the d_ij."""
+
+    rounds: int
+    bytes_total: int
+    """All that it sent, in training and evaluation."""
+    directory: str
+    comparison_dims: dict[str, int]
+    """The d_ij of each edge that was left to it, ``left~right``."""
+
+
 class Summary(Figures):
     """A finished run."""
 
@@ -257,6 +276,7 @@ class Summary(Figures):
     seed: int
     actors: int
     communication: Communication
+    pilot: Pilot | None = None
     alignment: Alignment
     missing: Missing
     sheaf: SheafFigures

@@ -8,6 +8,7 @@ from typing import Literal
 
 from sheafnet.config import UNCERTAIN, Config
 from sheafnet.errors import ConfigError
+from sheafnet.runtime.pilot import wants_pilot
 from sheafnet.runtime.summary import Summary
 from sheafnet.validation import nearest
 
@@ -78,6 +79,11 @@ def figures_of(config: Config) -> dict[str, Figure]:
         *estimates,
         Figure("train_bytes", "bytes in training", "bytes", "lower"),
         Figure("train_bytes_per_round", "bytes a training round", "bytes", "lower"),
+        *(
+            [Figure("pilot_bytes", "bytes of the pilot", "bytes", "lower")]
+            if wants_pilot(config)
+            else []
+        ),
         Figure("inference_bytes", "bytes in inference", "bytes", "lower"),
         Figure("inference_bytes_per_sample", "bytes an inferred sample", "bytes", "lower"),
     ]
@@ -123,6 +129,8 @@ def headline(summary: Summary) -> dict[str, float | None]:
         if traffic.radio is not None:
             found[f"{phase}_seconds"] = traffic.radio.seconds
             found[f"{phase}_joules"] = traffic.radio.joules
+    if summary.pilot is not None:
+        found["pilot_bytes"] = summary.pilot.bytes_total
     return found | {
         "train_bytes": c.train.bytes_total,
         "train_bytes_per_round": c.train.bytes_per_round,

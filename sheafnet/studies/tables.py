@@ -139,6 +139,12 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
             "frames (why: run.json).",
             style="yellow",
         )
+    if s.pilot is not None:
+        dims = s.pilot.comparison_dims.values()
+        yield Text(
+            f"Before that a pilot of {s.pilot.rounds} rounds sent {_count(s.pilot.bytes_total)} "
+            f"bytes; it chose d_ij from {min(dims)} to {max(dims)}, {sum(dims)} in all."
+        )
     yield Text(NOT_COUNTED, style="dim")
     if c.train.radio is not None:
         yield from _radio(c)

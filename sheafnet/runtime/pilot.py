@@ -1,0 +1,146 @@
+"""d_ij chosen, not guessed: a short run whose ends tell how many dimensions they share.
+
+The pilot is a run of its own, on the wire like any other: every byte of it is counted. In its
+evaluation the ends of an edge exchange projections of events that neither was trained on, and from
+what it has received each estimates the canonical correlations with its own. A dimension is worth
+its bytes where these are high: of Gaussian projections, a pair of canonical directions of
+correlation rho shares -log(1 - rho^2) / 2 nats of information.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from sheafnet.config import Config, EdgeConfig, NodeConfig
+from sheafnet.network.payload import WireDtype, payload_bytes
+from sheafnet.runtime.measurements import mean_known
+from sheafnet.runtime.summary import Summary
+from sheafnet.topology import Topology, build_topology
+
+THRESHOLD = 0.5
+"""Least canonical correlation of a dimension, unless there is a budget or another threshold."""
+FRAMING_BYTES = 32
+"""Most that frames a message of training, below 65,536 rounds."""
+
+
+def wants_pilot(config: Config) -> bool:
+    """Whether a d_ij is ``auto``; under other methods than sheafalign edges have none."""
+    named = [config.defaults.edge.comparison_dim, *(e.comparison_dim for e in config.edges or ())]
+    if config.method.name != "sheafalign" or "auto" not in named:
+        return False
+    return any(_auto(config, build_topology(config)))
+
+
+def pilot_of(config: Config) -> Config:
+    """The configuration of the pilot: short, without inference, its d_ij those of ``pilot``."""
+    topology = build_topology(config)
+    fixed = with_dims(config, topology, [edge.dim for edge in topology.edges])
+    return fixed.model_copy(
+        update={
+            "name": f"{config.name[:58]}-pilot",
+            "training": config.training.model_copy(update={"rounds": config.pilot.rounds}),
+            "inference": config.inference.model_copy(update={"rounds": 0}),
+            "evaluation": config.evaluation.model_copy(
+                update={"canonical": True, "every": None, "few_shot": (), "split": "validation"}
+            ),
+        }
+    )
+
+
+def chosen_dims(config: Config, pilot: Summary) -> list[int]:
+    """d_ij of every edge, from what the pilot of `config` found.
+
+    Raises:
+        ConfigError: the budget does not allow one dimension on every edge.
+    """
+    topology = build_topology(config)
+    auto = _auto(config, topology)
+    shared = [correlations(pilot, topology, edge.index) for edge in topology.edges]
+    if config.pilot.budget is not None:
+        return _within(config, topology, auto, shared)
+    least = config.pilot.threshold or THRESHOLD
+    return [
+        max(1, sum(rho >= least for rho in shared[e.index])) if auto[e.index] else e.dim
+        for e in topology.edges
+    ]
+
+
+def correlations(pilot: Summary, topology: Topology, edge: int) -> list[float]:
+    """The canonical correlations of an edge, the mean of what its two ends found."""
+    both = [
+        pilot.alignment.per_edge[topology.arrow(edge, direction)].canonical_correlations or []
+        for direction in (0, 1)
+    ]
+    return [mean_known(pair) or 0.0 for pair in zip(*both, strict=True)]
+
+
+def with_dims(config: Config, topology: Topology, dims: Sequence[int]) -> Config:
+    """`config` with the nodes and edges of `topology` listed and the d_ij `dims`, by edge."""
+    ids = [node.id for node in topology.nodes]
+    given = {frozenset(edge.between): edge for edge in config.edges or ()}
+    edges = []
+    for edge, dim in zip(topology.edges, dims, strict=True):
+        between = ids[edge.tail], ids[edge.head]
+        listed = given.get(frozenset(between)) or EdgeConfig(between=between)
+        edges.append(listed.model_copy(update={"comparison_dim": dim}))
+    nodes = config.nodes or tuple(NodeConfig(id=name) for name in ids)
+    return config.model_copy(update={"graph": None, "nodes": nodes, "edges": tuple(edges)})
+
+
+def named_dims(config: Config, topology: Topology, dims: Sequence[int]) -> dict[str, int]:
+    """Those of `dims` that were left to the pilot, by the name of the edge."""
+    return {
+        topology.edge_name(edge): dims[edge]
+        for edge, auto in enumerate(_auto(config, topology))
+        if auto
+    }
+
+
+def round_bytes(config: Config, dim: int) -> int:
+    """At most so many bytes cross an edge of `dim` dimensions in a training round."""
+    training = config.training
+    messages = 4 if training.exchange_gradients else 2
+    dtype = WireDtype.named(training.wire_dtype)
+    return messages * (payload_bytes(dtype, training.batch_size, dim) + FRAMING_BYTES)
+
+
+def _auto(config: Config, topology: Topology) -> list[bool]:
+    """By edge, whether its d_ij is left to the pilot."""
+    ids = [node.id for node in topology.nodes]
+    own: Mapping[frozenset[str], object] = {
+        frozenset(edge.between): edge.comparison_dim
+        for edge in config.edges or ()
+        if edge.comparison_dim is not None
+    }
+    default = config.defaults.edge.comparison_dim
+    return [
+        own.get(frozenset((ids[edge.tail], ids[edge.head])), default) == "auto"
+        for edge in topology.edges
+    ]
+
+
+def _within(
+    config: Config, topology: Topology, auto: Sequence[bool], shared: Sequence[Sequence[float]]
+) -> list[int]:
+    """One dimension on every edge, then one by one those of the highest correlation."""
+    budget = config.pilot.budget
+    assert budget is not None
+    dims = [1 if auto[edge.index] else edge.dim for edge in topology.edges]
+    spent = sum(round_bytes(config, dim) for dim in dims)
+    if spent > budget:
+        raise config.fault(
+            f"pilot.budget = {budget:,}: one dimension on every edge that is auto takes "
+            f"{spent:,} bytes a round already.",
+            "pilot",
+            "budget",
+        )
+    candidates = sorted(
+        (-rho, edge, at)
+        for edge, found in enumerate(shared)
+        if auto[edge]
+        for at, rho in enumerate(found)
+        if at
+    )
+    for _, edge, at in candidates:
+        more = round_bytes(config, at + 1) - round_bytes(config, at)
+        if dims[edge] == at and spent + more <= budget:
+            dims[edge], spent = at + 1, spent + more
+    return dims
