@@ -41,16 +41,16 @@ def run_two(plan: Plan, folder: Path, stretch: Stretch, alone: bool = False) -> 
 def test_computing_does_not_count_against_the_deadline(
     tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sections, slow = Node.sections, []
+    samples, slow = Node.samples, []
 
     def slowly(self, split, events):
         slow.append(self.spec.id)
         end = time.perf_counter() + 0.12
         while time.perf_counter() < end:  # work, not a wait
             pass
-        return sections(self, split, events)
+        return samples(self, split, events)
 
-    monkeypatch.setattr(Node, "sections", slowly)
+    monkeypatch.setattr(Node, "samples", slowly)
     plan = Plan.open(tiny("run.deadline_s=0.6", "training.rounds=4"))
     reports = run_two(plan, tmp_path, Stretch("train", 0, 4))
     assert len(slow) == 16  # 4 nodes x 4 rounds: 0.96 s of work at each host, above the deadline
