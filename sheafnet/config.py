@@ -319,7 +319,7 @@ class PilotConfig(Model):
     """The short run before a run that chooses the d_ij that are ``auto``."""
 
     rounds: Positive = 100
-    comparison_dim: FixedDim = 0.5
+    widest: FixedDim = 0.5
     """d_ij of these edges in the pilot, and the most that it can choose."""
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Least canonical correlation of a dimension that is kept; 0.5 without a budget."""

@@ -122,7 +122,7 @@ def build_topology(config: Config) -> Topology:
             comparison_dim = config.defaults.edge.comparison_dim
             key = ("defaults", "edge", "comparison_dim")
         if comparison_dim == "auto":
-            comparison_dim, key = config.pilot.comparison_dim, ("pilot", "comparison_dim")
+            comparison_dim, key = config.pilot.widest, ("pilot", "widest")
         dim = _dimension(config, key, comparison_dim, nodes[tail], nodes[head])
         found.append((tail, head, dim))
     edges = tuple(Edge(i, *values) for i, values in enumerate(sorted(found)))

@@ -77,7 +77,7 @@ def test_shipped_topologies_are_valid(path):
     assert load_config(path).name == path.stem
 
 
-DIMENSION = "a whole number of dimensions from 1, or a fraction above 0.0 and at most 1.0"
+DIMENSION = "a whole number of dimensions from 1, a fraction above 0.0 and at most 1.0, or auto"
 
 BAD_VALUES = [
     # (what follows GENERATED, line of the error, key and value, remedy)

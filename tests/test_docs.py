@@ -32,6 +32,7 @@ from sheafnet.config import (
     Named,
     NodeConfig,
     NodeDefaults,
+    PilotConfig,
     RunConfig,
     TrainingConfig,
 )
@@ -79,6 +80,7 @@ SECTIONS: dict[str, type[Model]] = {
     "`defaults.edge`": EdgeDefaults,
     "`training`": TrainingConfig,
     "`inference`": InferenceConfig,
+    "`pilot`": PilotConfig,
     "`evaluation`": EvaluationConfig,
     "`run`": RunConfig,
     "`faults`": FaultsConfig,
@@ -244,7 +246,7 @@ def documented_paths(text: str) -> Iterator[str]:
 
 def test_every_figure_of_the_summary_is_documented_and_no_other() -> None:
     parts = sections(DOCS / "summary.md")
-    headings = ["The run", "Communication", "Alignment", "Missing modalities", "Sheaf"]
+    headings = ["The run", "Communication", "Alignment", "Pilot", "Missing modalities", "Sheaf"]
     text = "\n".join(parts[heading] for heading in [*headings, "Time and memory", "Diagnosis"])
     found = list(documented_paths(text))
     assert len(found) == len(set(found))
@@ -259,7 +261,7 @@ def test_a_real_run_has_the_documented_keys(tmp_path: Path, tiny: MakeConfig, li
     parts = sections(DOCS / "summary.md")
     about = {row[0].strip("`") for row in rows(parts["`run.json`"])[1:]}
     mishaps = {"error", "left_out", "rejections", "recoveries", "resumed", "incarnation"}
-    assert set(run.about()) == about - mishaps - {"stale_frames"}
+    assert set(run.about()) == about - mishaps - {"stale_frames", "pilot"}
     rounds = parts["`rounds.jsonl`"]
     for line in run.lines("rounds"):
         for key in line:
@@ -291,6 +293,8 @@ def test_the_figures_of_studies_are_documented_and_found_in_the_summary(
         "inference.neural_hidden=4",
         "inference.abstain=0.9",
         "defaults.edge.link=ble",
+        "defaults.edge.comparison_dim=auto",
+        "pilot.rounds=2",
     )
     config = tiny("training.rounds=2", *chosen)
     result = sheafnet.simulate(config, run_dir=tmp_path / "run")

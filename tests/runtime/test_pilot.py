@@ -171,8 +171,8 @@ def test_other_methods_have_no_pilot(tiny: MakeConfig, tmp_path: Path) -> None:
 def test_bad_words(tiny: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="or auto"):
         tiny("defaults.edge.comparison_dim=many")
-    with pytest.raises(ConfigError, match=r"pilot\.comparison_dim"):
-        tiny("pilot.comparison_dim=auto")
+    with pytest.raises(ConfigError, match=r"pilot\.widest"):
+        tiny("pilot.widest=auto")
     with pytest.raises(ConfigError, match="either a threshold or a budget"):
         tiny(*AUTO, "pilot.threshold=0.2", "pilot.budget=1000")
     with pytest.raises(ConfigError, match=r"pilot\.budget = 100: one dimension .* 960 bytes"):

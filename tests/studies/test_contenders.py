@@ -39,7 +39,7 @@ def test_the_method_of_the_topology_keeps_its_options(tiny: MakeConfig) -> None:
         ("sheafalign,sheafalign", "stands twice"),
         ("sheafalign@temperature", "must be KEY=VALUE"),
         ("sheafalign@temprature=1", "training.temperature"),
-        ("sheafalign@rounds=1", "training.rounds or inference.rounds"),
+        ("sheafalign@rounds=1", "training.rounds, inference.rounds or pilot.rounds"),
         ("sheafalign@run.seed=1", "--seeds"),
         ("sheafalign@method=local", "name another contender"),
         ("sheafalign,", "empty"),

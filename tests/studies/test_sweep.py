@@ -148,7 +148,7 @@ def test_lists_methods_and_failures(
 
 REFUSED = {
     "unknown": (["--over", "temprature=1,2"], "training.temperature"),
-    "ambiguous": (["--over", "rounds=1,2"], "training.rounds or inference.rounds"),
+    "ambiguous": (["--over", "rounds=1,2"], "training.rounds, inference.rounds or pilot.rounds"),
     "value": (["--over", "temperature=0.1,-1"], "training.temperature = -1"),
     "option of another data set": (["--over", "rotation=1,2"], "dataset.rotation"),
     "encoder option": (["--over", "activation=relu,reluu"], "activation"),
