@@ -58,6 +58,8 @@ _FREE = tuple(
     )
 )
 """Keys that may differ when a run goes on: where and how it runs, not what it computes or keeps."""
+PILOT = "pilot"
+"""The run directory of a run's pilot, in its own."""
 Status = Literal["running", "finished", "interrupted", "diverged", "failed"]
 _PACKAGES = ("sheafnet", "ray", "torch", "numpy", "pyzmq", "msgpack", "pydantic", "networkx")
 
@@ -107,14 +109,19 @@ class RunDirectory:
         return directory
 
     @staticmethod
-    def refuse_taken(path: str | Path) -> None:
-        """Refuse a folder that a run could not have, before anything is done for that run.
+    def reserve(config: Config, path: str | Path | None = None) -> Path:
+        """The folder that `create` would make, empty, for a pilot to go into first.
 
         Raises:
-            RunDirectoryError: it exists and is not empty.
+            RunDirectoryError: it exists and is not empty, or cannot be written.
         """
-        if _taken(Path(path)):
-            raise _refusal(Path(path))
+        folder = Path(path) if path is not None else Path(config.run.directory)
+        if path is not None and (_taken(folder) or (folder / PILOT).exists()):
+            raise _refusal(folder)
+        try:
+            return folder if path is not None else _unused(folder, config.name)
+        except OSError as error:
+            raise RunDirectoryError(f"{folder}: cannot be written: {error.strerror}.") from None
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
@@ -405,7 +412,10 @@ def _claim(folder: Path) -> Path:
 
 
 def _taken(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    """Whether there is anything but the pilot of the run to come."""
+    if not folder.exists():
+        return False
+    return not folder.is_dir() or any(file.name != PILOT for file in folder.iterdir())
 
 
 def _refusal(folder: Path) -> RunDirectoryError:

@@ -24,7 +24,7 @@ from sheafnet.runtime.machines import Machine
 from sheafnet.runtime.pilot import chosen_dims, named_dims, pilot_of, wants_pilot, with_dims
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.pool import LocalPool
-from sheafnet.runtime.rundir import RunDirectory, Status
+from sheafnet.runtime.rundir import PILOT, RunDirectory, Status
 from sheafnet.runtime.summary import Pilot, Summary
 from sheafnet.topology import build_topology
 
@@ -112,21 +112,18 @@ def _after_pilot(
     on_start: Callable[[Path], None] | None,
     on_progress: OnProgress | None,
 ) -> Result:
-    """Run the pilot, beside the run directory, and then `config` with the d_ij that it chose."""
+    """Run the pilot, within the run directory, and then `config` with the d_ij that it chose."""
     Plan.open(config)
-    if run_dir is not None:
-        RunDirectory.refuse_taken(run_dir)
-    beside = None if run_dir is None else f"{run_dir}-pilot"
-    ran = _simulate(pilot_of(config), beside, None, None)
+    folder = RunDirectory.reserve(config, run_dir)
+    ran = _simulate(pilot_of(config), folder / PILOT, None, None)
     topology, dims = build_topology(config), chosen_dims(config, ran.summary)
     sent = ran.summary.communication
     pilot = Pilot(
         rounds=config.pilot.rounds,
         bytes_total=sent.train.bytes_total + sent.evaluation.bytes_total,
-        directory=str(ran.directory),
         comparison_dims=named_dims(config, topology, dims),
     )
-    return _simulate(with_dims(config, topology, dims), run_dir, on_start, on_progress, pilot)
+    return _simulate(with_dims(config, topology, dims), folder, on_start, on_progress, pilot)
 
 
 def resume(

@@ -255,7 +255,6 @@ class Pilot(Figures):
     rounds: int
     bytes_total: int
     """All that it sent, in training and evaluation."""
-    directory: str
     comparison_dims: dict[str, int]
     """The d_ij of each edge that was left to it, ``left~right``."""
 

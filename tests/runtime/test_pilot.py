@@ -63,7 +63,7 @@ def test_a_threshold_keeps_what_is_above_it(piloted, tiny: MakeConfig) -> None:
     summary, run = piloted("pilot.threshold=0.3")
     config = tiny(*AUTO, "pilot.threshold=0.3")
     topology = build_topology(config)
-    pilot = RunDirectory.open(Path(f"{run}-pilot")).summary()
+    pilot = RunDirectory.open(run / "pilot").summary()
     assert pilot is not None
     dims = {}
     for edge in topology.edges:
@@ -87,12 +87,11 @@ def test_a_threshold_keeps_what_is_above_it(piloted, tiny: MakeConfig) -> None:
 
 def test_every_byte_of_the_pilot_is_told(piloted) -> None:
     summary, run = piloted()
-    lines = list(RunDirectory.open(Path(f"{run}-pilot")).lines("rounds"))
+    lines = list(RunDirectory.open(run / "pilot").lines("rounds"))
     assert len(of_phase(lines, "train")) == 4
     assert of_phase(lines, "inference") == []
     assert summary.pilot.rounds == 4
     assert summary.pilot.bytes_total == sum(line["bytes"] for line in lines)
-    assert summary.pilot.directory == f"{run}-pilot"
     assert json.loads((run / "summary.json").read_text())["pilot"]["rounds"] == 4
 
 
@@ -106,7 +105,7 @@ def test_a_budget_is_kept_and_spent(piloted, tiny: MakeConfig) -> None:
         budget - 5 * 2 * 11 - another < spent <= budget
     )  # at most 11 of 32 bytes of framing spared
     # No dimension that was left out is shared more than one that was taken, but the first ones.
-    pilot = RunDirectory.open(Path(f"{run}-pilot"))
+    pilot = RunDirectory.open(run / "pilot")
     topology = build_topology(config)
     found = sheafnet.runtime.summary.Summary.model_validate(pilot.summary())
     dims = chosen_dims(config, found)
@@ -161,6 +160,18 @@ def test_a_generated_network_is_listed_with_its_dims(tiny: MakeConfig, tmp_path:
     assert len(summary.pilot.comparison_dims) == len(written["edges"]) == 4
 
 
+def test_runs_without_a_name_and_studies_have_pilots_of_their_own(
+    tiny: MakeConfig, tmp_path: Path
+) -> None:
+    config = tiny(*AUTO, f"run.directory={tmp_path / 'runs'}")
+    folders = [sheafnet.simulate(config).directory for _ in range(2)]
+    assert len(set(folders)) == 2
+    for folder in folders:
+        assert folder.parent == tmp_path / "runs"
+        assert RunDirectory.open(folder / "pilot").about()["status"] == "finished"
+        assert RunDirectory.open(folder).about()["status"] == "finished"
+
+
 def test_other_methods_have_no_pilot(tiny: MakeConfig, tmp_path: Path) -> None:
     for method in ("all-pairs", "imagebind"):
         config = tiny(*AUTO, f"method={method}")
@@ -177,9 +188,11 @@ def test_bad_words(tiny: MakeConfig, tmp_path: Path) -> None:
         tiny(*AUTO, "pilot.threshold=0.2", "pilot.budget=1000")
     with pytest.raises(ConfigError, match=r"pilot\.budget = 100: one dimension .* 960 bytes"):
         sheafnet.simulate(tiny(*AUTO, "pilot.budget=100"), run_dir=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["pilot"]
+    with pytest.raises(RunDirectoryError, match="exists already"):
+        sheafnet.simulate(tiny(*AUTO), run_dir=tmp_path / "run")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(RunDirectoryError, match="exists already"):
         sheafnet.simulate(tiny(*AUTO), run_dir=tmp_path / "taken")
-    assert not (tmp_path / "taken-pilot").exists()
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["file"]
