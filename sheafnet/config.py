@@ -324,7 +324,7 @@ class PilotConfig(Model):
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Least canonical correlation of a dimension that is kept; 0.5 without a budget."""
     budget: Positive | None = None
-    """Bytes of a training round, of all edges: the dimensions are those that share most."""
+    """Bytes of a training round, of all edges; the dimensions are those that help most."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:

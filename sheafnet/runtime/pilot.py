@@ -5,8 +5,12 @@ evaluation the ends of an edge exchange projections of events that neither was t
 what it has received each estimates the canonical correlations with its own. A dimension is worth
 its bytes where these are high: of Gaussian projections, a pair of canonical directions of
 correlation rho shares -log(1 - rho^2) / 2 nats of information.
+
+A budget is spent in proportional fairness (Kelly 1997): given to the highest correlations alone, it
+goes to the edges that have most already, and starves the others.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from sheafnet.config import Config, EdgeConfig, NodeConfig
@@ -17,6 +21,8 @@ from sheafnet.topology import Topology, build_topology
 
 THRESHOLD = 0.5
 """Least canonical correlation of a dimension, unless there is a budget or another threshold."""
+_SURE = 1.0 - 1e-6
+"""Correlations above are taken for this: nothing measured is certain."""
 FRAMING_BYTES = 32
 """Most that frames a message of training, below 65,536 rounds."""
 
@@ -117,10 +123,16 @@ def _auto(config: Config, topology: Topology) -> list[bool]:
     ]
 
 
+def nats(rho: float) -> float:
+    """What a pair of canonical directions of correlation `rho` shares, if it is Gaussian."""
+    return -0.5 * math.log1p(-(min(rho, _SURE) ** 2))
+
+
 def _within(
     config: Config, topology: Topology, auto: Sequence[bool], shared: Sequence[Sequence[float]]
 ) -> list[int]:
-    """One dimension on every edge, then one by one those of the highest correlation."""
+    """One dimension on every edge, then each to the edge whose information grows most by it,
+    relative to what it has: the product over the edges is made as large as steps of one can."""
     budget = config.pilot.budget
     assert budget is not None
     dims = [1 if auto[edge.index] else edge.dim for edge in topology.edges]
@@ -132,15 +144,19 @@ def _within(
             "pilot",
             "budget",
         )
-    candidates = sorted(
-        (-rho, edge, at)
-        for edge, found in enumerate(shared)
-        if auto[edge]
-        for at, rho in enumerate(found)
-        if at
-    )
-    for _, edge, at in candidates:
-        more = round_bytes(config, at + 1) - round_bytes(config, at)
-        if dims[edge] == at and spent + more <= budget:
-            dims[edge], spent = at + 1, spent + more
-    return dims
+    told = [nats(found[0]) for found in shared]
+
+    def gain(edge: int) -> float:
+        """Of another dimension, relative; 0 where there is none, or nothing in it."""
+        if not auto[edge] or dims[edge] >= len(shared[edge]):
+            return 0.0
+        more = nats(shared[edge][dims[edge]])
+        return more / told[edge] if more > 0.0 else 0.0
+
+    while True:
+        best = max(range(len(dims)), key=gain)
+        more = round_bytes(config, dims[best] + 1) - round_bytes(config, dims[best])
+        if gain(best) == 0.0 or spent + more > budget:
+            return dims
+        told[best] += nats(shared[best][dims[best]])
+        dims[best], spent = dims[best] + 1, spent + more
