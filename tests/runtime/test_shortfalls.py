@@ -6,7 +6,7 @@ from sheafnet.runtime.shortfalls import overfitting, reconstruction, zero_shot
 from sheafnet.runtime.summary import (
     Alignment,
     Chance,
-    EdgeAlignment,
+    DirectedAlignment,
     Estimate,
     Missing,
     NodeMissing,
@@ -16,8 +16,8 @@ RIDGE = InferenceConfig()
 LEARNED = InferenceConfig(dual_map="learned")
 
 
-def edge(recall: float | None, accuracy: float | None) -> EdgeAlignment:
-    return EdgeAlignment(
+def edge(recall: float | None, accuracy: float | None) -> DirectedAlignment:
+    return DirectedAlignment(
         recall_at_1=recall,
         recall_at_5=None,
         recall_at_10=None,
