@@ -35,7 +35,7 @@ def alignment(
     classes: int = 10,
 ) -> Alignment:
     return Alignment(
-        **edge(recall, accuracy).model_dump(),
+        **edge(recall, accuracy).model_dump(exclude={"canonical_correlations"}),
         probe_accuracy=None,
         gallery=gallery,
         chance=Chance(recall_at_1=1 / gallery, recall_at_5=0, recall_at_10=0, accuracy=1 / classes),
