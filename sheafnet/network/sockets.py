@@ -19,8 +19,9 @@ from sheafnet.errors import ClusterError, NetworkError
 from sheafnet.network.frame import MAX_FRAME_BYTES
 
 _BATCH = 256
-_SPIN_S = 100e-6
-"""How long a socket is looked at before its process sleeps."""
+_SPIN_S = 300e-6
+"""How long a socket is looked at before its process sleeps. Longer than a message takes there and
+back: two ends that wake each other up every time would never be fast again."""
 
 
 @dataclass(frozen=True)
