@@ -37,7 +37,7 @@ class Feeding(Endpoint):
         self,
         edge: int,
         kind: Kind,
-        round_: int,
+        number: int,
         array: Array | None = None,
         mask: Mask | None = None,
     ) -> None:
@@ -49,7 +49,7 @@ class Feeding(Endpoint):
             residuals[edge] = fed - arrives
             self.squares.append((float(((arrives - array) ** 2).sum()), float((array**2).sum())))
             array = fed
-        super().send(edge, kind, round_, array, mask)
+        super().send(edge, kind, number, array, mask)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from sheafnet.studies.plot import COLOURS, MARKS
+from sheafnet.studies.plot import mark
 
 PANELS = (
     ("train_bytes_per_round", "recall_at_1", "recall@1 on unseen events"),
@@ -51,12 +51,7 @@ def draw(contenders: dict[str, Any]) -> Figure:
                 bought["mean"],
                 xerr=at["standard_deviation"],
                 yerr=bought["standard_deviation"],
-                fmt=MARKS[k % len(MARKS)],
-                color=COLOURS[k % len(COLOURS)],
-                markeredgecolor="black",
-                markeredgewidth=0.6,
-                markersize=7,
-                capsize=3,
+                **mark(k),
                 label=name_of(contender),
             )
         panel.set_xscale("log")

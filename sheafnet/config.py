@@ -32,6 +32,11 @@ Rounding = Literal["nearest", "stochastic"]
 EstimatorName = Literal["mean", "ridge", "zero", "train-mean", "diffusion", "neural"]
 MethodName = Literal["sheafalign", "imagebind", "all-pairs", "local", "concat-supervised"]
 
+ON_REQUEST: dict[EstimatorName, str] = {
+    "diffusion": "diffusion_iterations",
+    "neural": "neural_hidden",
+}
+"""Estimators that are there where a key of ``inference`` is above 0, and that key."""
 UNCERTAIN: tuple[EstimatorName, ...] = ("ridge", "neural")
 """Estimators that tell how far off they expect to be."""
 CENTRED: tuple[MethodName, ...] = ("imagebind", "concat-supervised")
@@ -292,16 +297,14 @@ class InferenceConfig(Model):
     @property
     def estimators(self) -> tuple[EstimatorName, ...]:
         """Those that a run measures."""
-        chosen = {"diffusion": self.diffusion_iterations, "neural": self.neural_hidden}
         names: tuple[EstimatorName, ...] = get_args(EstimatorName)
-        return tuple(name for name in names if chosen.get(name, True))
+        return tuple(n for n in names if n not in ON_REQUEST or getattr(self, ON_REQUEST[n]))
 
     @model_validator(mode="after")
     def _the_used_estimator_is_measured(self) -> Self:
         if self.estimator not in self.estimators:
-            needed = {"diffusion": "diffusion_iterations", "neural": "neural_hidden"}
             raise ValueError(
-                f"estimator: {self.estimator} needs {needed[self.estimator]} of at least 1"
+                f"estimator: {self.estimator} needs {ON_REQUEST[self.estimator]} of at least 1"
             )
         return self
 
@@ -453,21 +456,15 @@ class Config(Model):
         return self
 
     @model_validator(mode="after")
-    def _diffusion_is_among_neighbours(self) -> Self:
-        if self.inference.diffusion_iterations and self.method.name in NOT_ALIGNED:
-            raise ValueError(
-                f"inference.diffusion_iterations: under {self.method.name} neighbours exchange no "
-                "estimates; leave it at 0"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _neighbours_teach_the_neural_dual_map(self) -> Self:
-        if self.inference.neural_hidden and self.method.name in NOT_ALIGNED:
-            raise ValueError(
-                f"inference.neural_hidden: under {self.method.name} there is nothing to learn a "
-                "dual map from; leave it at 0"
-            )
+    def _estimators_need_neighbours(self) -> Self:
+        for key, lacking in (
+            ("diffusion_iterations", "neighbours exchange no estimates"),
+            ("neural_hidden", "there is nothing to learn a dual map from"),
+        ):
+            if getattr(self.inference, key) and self.method.name in NOT_ALIGNED:
+                raise ValueError(
+                    f"inference.{key}: under {self.method.name} {lacking}; leave it at 0"
+                )
         return self
 
     def sheaf_factor(self, round_: int, edge_dim: int) -> float:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sheafnet.sheaf.estimators import regularized
+
 RECALL_AT = (1, 5, 10)
 _QUERY_CHUNK = 1024
 _ROUNDING = 1e-6
@@ -69,10 +71,7 @@ def _canonical_directions(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def _root(covariance: Tensor) -> Tensor:
     """The Cholesky factor, lightly regularized."""
-    rho = 1e-3 * float(covariance.diagonal().mean()) or 1e-12
-    found: Tensor = torch.linalg.cholesky(
-        covariance + rho * torch.eye(len(covariance), dtype=covariance.dtype).to(covariance.device)
-    )
+    found: Tensor = torch.linalg.cholesky(regularized(covariance, 1e-3))
     return found
 
 

@@ -12,18 +12,13 @@ known travels a hop a step. Both ends know from request and answer over which ed
 
 from collections.abc import Generator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from sheafnet.network.channel import Message
 from sheafnet.network.frame import Address, Kind, Mask, numbered
 from sheafnet.nodes.node import Node, array_of
 from sheafnet.sheaf.diffusion import Harmonic
-from sheafnet.sheaf.estimators import estimate
-
-Heard = Mapping[int, tuple[Tensor, Tensor]]
-"""Per edge position: which missing rows a neighbour told something of, (missing rows,) bool, and
-those projections, (rows told of, d_ij), in the order of the rows."""
+from sheafnet.sheaf.estimators import Answers, reached, ridge_estimate, spread
 
 
 def diffuse(
@@ -32,7 +27,7 @@ def diffuse(
     missing: Mask,
     short: Mapping[int, Mask],
     waited: Sequence[int],
-    given: Heard,
+    given: Answers,
 ) -> Generator[list[Address], dict[int, Message], tuple[Tensor, int]]:
     """Exchange estimates with the neighbours that miss the same rows.
 
@@ -53,7 +48,7 @@ def diffuse(
     harmonic = Harmonic([node.restrictions[k].weight.detach() for k in positions.values()])
 
     def ridge() -> Tensor:
-        return estimate("ridge", heard, int(missing.sum()), node.moments, [], chosen.ridge)
+        return ridge_estimate(heard, int(missing.sum()), node.moments, chosen.ridge)[0]
 
     section = ridge()
     for step in range(1, chosen.diffusion_iterations + 1 if missing.any() else 1):
@@ -82,19 +77,6 @@ def told(node: Node, message: Message, missing: Mask) -> tuple[Tensor, Tensor]:
     return node.tensor(here[missing]), node.tensor(message.array)
 
 
-def reached(heard: Heard, section: Tensor) -> Tensor:
-    """The missing rows that any neighbour told something of, (missing rows,) bool.
-
-    Args:
-        heard: of all neighbours.
-        section: (missing rows, d_i).
-    """
-    found = torch.zeros(len(section), dtype=torch.bool, device=section.device)
-    for here, _ in heard.values():
-        found |= here
-    return found
-
-
 def _beside(
     given: tuple[Tensor, Tensor] | None, here: Tensor, projections: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -102,8 +84,7 @@ def _beside(
     if given is None:
         return here, projections
     answered, true = given
-    whole = projections.new_zeros(len(here), projections.shape[1])
-    whole[here] = projections
+    whole = spread(here, projections, len(here))
     whole[answered] = true
     known = here | answered
     return known, whole[known]

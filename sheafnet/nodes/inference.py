@@ -8,11 +8,11 @@ from torch import Tensor
 
 from sheafnet.network.channel import Message
 from sheafnet.network.frame import Kind
-from sheafnet.nodes.diffusion import Heard, diffuse, reached, told
+from sheafnet.nodes.diffusion import diffuse, told
 from sheafnet.nodes.events import inference_events, missing_rows
 from sheafnet.nodes.node import Labelled, Node, Program, array_of
 from sheafnet.nodes.records import EstimatorSums, InferenceRecord, KeptSums
-from sheafnet.sheaf.estimators import AffineMap, estimate, ridge_estimate
+from sheafnet.sheaf.estimators import AffineMap, Answers, estimate, reached, ridge_estimate
 
 Rows = npt.NDArray[np.bool_]
 HALF_WIDTH = NormalDist().inv_cdf(0.95)
@@ -88,7 +88,7 @@ def _judge(
     round_: int,
     missing: Rows,
     batch: Labelled,
-    given: Heard,
+    given: Answers,
     diffused: Tensor | None,
     late: int,
 ) -> InferenceRecord:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sheafnet.config import TrainingConfig
 from sheafnet.nodes.optimizer import Optimizer
-from sheafnet.sheaf.estimators import Answers, Moments, ridge_estimate, spread
+from sheafnet.sheaf.estimators import Answers, Moments, reached, ridge_estimate, spread
 
 KEPT = 0.7
 """Probability that a neighbour is there in a batch of training."""
@@ -102,9 +102,7 @@ class NeuralDual:
         base, variance = ridge_estimate(answers, rows, moments, strength)
         scale = _deviation(variance, moments)
         mean, log_variance = self._tell(answers, rows)
-        here = torch.zeros(rows, 1, dtype=torch.bool, device=base.device)
-        for told, _ in answers.values():
-            here[:, 0] |= told
+        here = reached(answers, base)[:, None]
         guess = torch.where(here, base + scale * mean, base)
         return guess, torch.where(here, scale.square() * torch.exp(log_variance), variance)
 

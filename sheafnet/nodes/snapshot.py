@@ -68,20 +68,16 @@ def _learned(node: Node) -> Iterator[tuple[str, Tensor]]:
     modules += [(f"dual.{k}.", module) for k, module in enumerate(node.duals)]
     if node.fused is not None:
         modules.append(("fused.", node.fused))
+    optimizers = [("optimizer.", node.optimizer)]
+    if node.neural is not None:
+        modules.append(("neural.", node.neural.module))
+        optimizers.append(("neural-optimizer.", node.neural.optimizer))
     for prefix, module in modules:
         for name, tensor in module.state_dict(keep_vars=True).items():
             yield prefix + name, tensor
-    for name, tensor in node.optimizer.state().items():
-        yield f"optimizer.{name}", tensor
-    if node.neural is not None:
-        yield from (
-            (f"neural.{name}", tensor)
-            for name, tensor in node.neural.module.state_dict(keep_vars=True).items()
-        )
-        yield from (
-            (f"neural-optimizer.{name}", tensor)
-            for name, tensor in node.neural.optimizer.state().items()
-        )
+    for prefix, optimizer in optimizers:
+        for name, tensor in optimizer.state().items():
+            yield prefix + name, tensor
     for position, memory in node.memories.items():
         for name, tensor in memory.state().items():
             yield f"memory.{position}.{name}", tensor

@@ -16,7 +16,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from sheafnet.config import EstimatorName
+from sheafnet.config import ON_REQUEST, EstimatorName
 
 AffineMap = tuple[Tensor, Tensor]
 """Weight (d_i, k) and offset (d_i,)."""
@@ -25,7 +25,7 @@ Answers = Mapping[int, tuple[Tensor, Tensor]]
 known, d_ij), in the order of the rows."""
 
 ESTIMATORS: tuple[EstimatorName, ...] = tuple(
-    n for n in get_args(EstimatorName) if n not in ("diffusion", "neural")
+    n for n in get_args(EstimatorName) if n not in ON_REQUEST
 )
 """The estimators of one hop in closed form."""
 
@@ -175,10 +175,15 @@ def _columns(slices: Sequence[slice], answered: Sequence[int]) -> Tensor:
 
 def _solve(own: Tensor, cross: Tensor, strength: float) -> Tensor:
     """cross (own + rho I)^-1 with rho relative to the mean of the diagonal."""
-    rho = strength * float(own.diagonal().mean()) or 1e-12
-    regular = own + rho * torch.eye(len(own), dtype=own.dtype, device=own.device)
-    solved: Tensor = torch.linalg.solve(regular, cross.T)
+    solved: Tensor = torch.linalg.solve(regularized(own, strength), cross.T)
     return solved.T
+
+
+def regularized(covariance: Tensor, strength: float) -> Tensor:
+    """`covariance` + rho I, rho `strength` times the mean of the diagonal."""
+    rho = strength * float(covariance.diagonal().mean()) or 1e-12
+    identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    return covariance + rho * identity
 
 
 def estimate(
@@ -248,6 +253,14 @@ def ridge_estimate(
         result[inside] = offset if stacked is None else stacked @ weight.T + offset
         left[inside] = moments.residual(asked, strength)
     return result, left
+
+
+def reached(answers: Answers, like: Tensor) -> Tensor:
+    """The rows that any neighbour told something of: (rows,) bool, for the rows of `like`."""
+    found = torch.zeros(len(like), dtype=torch.bool, device=like.device)
+    for here, _ in answers.values():
+        found |= here
+    return found
 
 
 def spread(here: Tensor, projections: Tensor, rows: int) -> Tensor:

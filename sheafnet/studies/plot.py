@@ -1,7 +1,7 @@
 """The plot of a sweep: quality against cost, a mark per point, the Pareto front as a line."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sheafnet.studies.figures import Figure
 from sheafnet.studies.folder import replacing
@@ -16,6 +16,18 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 PREFIXES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 NAMED_POINTS = 30
 """With more points than that, names beside them would hide each other."""
+
+
+def mark(index: int) -> dict[str, Any]:
+    """How the mark of number `index` looks, with its bars, as arguments of `errorbar`."""
+    return {
+        "fmt": MARKS[index % len(MARKS)],
+        "color": COLOURS[index % len(COLOURS)],
+        "markeredgecolor": "black",
+        "markeredgewidth": 0.6,
+        "markersize": 7,
+        "capsize": 3,
+    }
 
 
 def write_plot(sweep: Sweep, path: Path) -> None:
@@ -98,12 +110,7 @@ def _points(axes: "Axes", sweep: Sweep, scale: float) -> None:
             *place,
             xerr=across / scale if across else None,
             yerr=point.spread(sweep.quality).deviation,
-            fmt=MARKS[index % len(MARKS)],
-            color=COLOURS[index % len(COLOURS)],
-            markeredgecolor="black",
-            markeredgewidth=0.6,
-            markersize=7,
-            capsize=3,
+            **mark(index),
             elinewidth=1.0,
             linestyle="none",
             label=None if label in named else label,
