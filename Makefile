@@ -28,10 +28,7 @@ simulate: $(READY)  ## train the ring, lose modalities, infer them (TOPOLOGY=...
 
 test: $(READY)  ## run all checks and tests (ARGS='-k name' for some)
 	@$(MAKE) --no-print-directory lint
-	@parallel=0; $(BIN)/python -m pytest -n 2 -m "not ray" $(ARGS) || parallel=$$?; \
-	case $$parallel in 0|5) ;; *) exit $$parallel;; esac; \
-	ray=0; $(BIN)/python -m pytest -m ray $(ARGS) || ray=$$?; \
-	test $$parallel$$ray != 55 || exit 5; test $$ray = 5 || exit $$ray
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
 lint: $(READY)  ## ruff, type checker and import contract
 	@$(BIN)/ruff check --quiet .

@@ -39,6 +39,8 @@ ON_REQUEST: dict[EstimatorName, str] = {
 """Estimators that are there where a key of ``inference`` is above 0, and that key."""
 UNCERTAIN: tuple[EstimatorName, ...] = ("ridge", "neural")
 """Estimators that tell how far off they expect to be."""
+LEAST_CALIBRATION = 9
+"""Events that a 90 % quantile of a new event's error needs: ceil(0.9 (n + 1)) is at most n."""
 CENTRED: tuple[MethodName, ...] = ("imagebind", "concat-supervised")
 """Methods with a hub."""
 SINGLE_SPACE: tuple[MethodName, ...] = ("imagebind", "all-pairs")
@@ -291,6 +293,8 @@ class InferenceConfig(Model):
 
     neural_hidden: Annotated[int, Field(ge=0)] = 0
     """Hidden units of the neural dual map, which training then fits as well; 0: none."""
+    calibration: Annotated[int, Field(ge=0)] = 0
+    """Events of the validation split that intervals are calibrated on before inference; 0: none."""
     abstain: Annotated[float, Field(gt=0.0)] | None = None
     """Expected relative square error above which a node does without an estimate."""
 
@@ -307,6 +311,15 @@ class InferenceConfig(Model):
                 f"estimator: {self.estimator} needs {ON_REQUEST[self.estimator]} of at least 1"
             )
         return self
+
+    @field_validator("calibration")
+    @classmethod
+    def _enough_for_a_quantile(cls, value: int) -> int:
+        if 0 < value < LEAST_CALIBRATION:
+            raise ValueError(
+                f"an interval of 90 % needs at least {LEAST_CALIBRATION} events; 0 is none"
+            )
+        return value
 
     @model_validator(mode="after")
     def _who_abstains_knows_its_error(self) -> Self:
@@ -460,6 +473,7 @@ class Config(Model):
         for key, lacking in (
             ("diffusion_iterations", "neighbours exchange no estimates"),
             ("neural_hidden", "there is nothing to learn a dual map from"),
+            ("calibration", "neighbours exchange no projections"),
         ):
             if getattr(self.inference, key) and self.method.name in NOT_ALIGNED:
                 raise ValueError(

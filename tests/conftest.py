@@ -59,6 +59,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests that take minutes too")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on real Ray actors run one after the other, in one of the parallel processes."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests that carry the marker ``gpu`` run where there is one, ``long`` ones when asked for."""
     if item.get_closest_marker("long") and not item.config.getoption("--long"):
@@ -67,7 +74,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("torch can use no GPU here")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> MakeConfig:
     """The tiny run with overrides, as ``tiny("training.rounds=3")``."""
 

@@ -237,7 +237,7 @@ def documented_paths(text: str) -> Iterator[str]:
     """The paths in the first column of the tables, braces and capitals spelled out."""
     for row in rows(text):
         for pattern in re.findall(r"^`([^`]+)`$", row[0]):
-            phases = pattern.replace("PHASE", "{train,evaluation,inference}")
+            phases = pattern.replace("PHASE", "{train,evaluation,calibration,inference}")
             parts = re.split(r"\{([^}]*)\}", phases)
             choices = [part.split(",") if k % 2 else [part] for k, part in enumerate(parts)]
             for words in itertools.product(*choices):
@@ -261,7 +261,7 @@ def test_a_real_run_has_the_documented_keys(tmp_path: Path, tiny: MakeConfig, li
     parts = sections(DOCS / "summary.md")
     about = {row[0].strip("`") for row in rows(parts["`run.json`"])[1:]}
     mishaps = {"error", "left_out", "rejections", "recoveries", "resumed", "incarnation"}
-    assert set(run.about()) == about - mishaps - {"stale_frames", "pilot"}
+    assert set(run.about()) == about - mishaps - {"stale_frames", "pilot", "settled"}
     rounds = parts["`rounds.jsonl`"]
     for line in run.lines("rounds"):
         for key in line:
@@ -292,6 +292,7 @@ def test_the_figures_of_studies_are_documented_and_found_in_the_summary(
         "inference.diffusion_iterations=1",
         "inference.neural_hidden=4",
         "inference.abstain=0.9",
+        "inference.calibration=12",
         "defaults.edge.link=ble",
         "defaults.edge.comparison_dim=auto",
         "pilot.rounds=2",

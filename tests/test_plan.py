@@ -225,6 +225,13 @@ def test_limits_are_the_sizes_of_the_run():
     diffused = plan(inference={"batch_size": 19, "diffusion_iterations": 7}).limits("one")
     assert (diffused.rows[Kind.ESTIMATE], diffused.iterations) == (19, 7)
     assert limits.iterations == 0
+    told = {"calibration": 29, "wire_dtype": "int8"}
+    calibrated = plan(inference=told, training={"wire_dtype": "float16"}).limits("one")
+    assert calibrated.rows[Kind.CALIBRATION] == 29
+    assert calibrated.dtypes[Kind.CALIBRATION].name == "INT8"
+    none = plan(inference=told | {"rounds": 0})
+    assert Kind.CALIBRATION not in none.limits("one").rows
+    assert none.rounds("calibration") == sum(none.floor("calibration").values()) == 0
 
 
 def test_only_what_crosses_in_training_is_rounded_stochastically():

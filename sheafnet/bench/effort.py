@@ -13,35 +13,35 @@ class Effort:
     """Of each message size in a repeat."""
     copies: int
     """Of each frame size in a block; a repeat is a block."""
-    stretches: int
-    """Of rounds in a repeat, after the first, which warms up."""
     stretch: int
-    """Rounds in a stretch of a small network."""
+    """Rounds in a stretch."""
+    stretches: int
+    """Of rounds of the small network in a repeat, after the first, which warms up."""
     small: int
     """Nodes of the small network, an even number."""
     large: int | None
     """Nodes of the large network, or None to leave it out."""
-    large_stretch: int
-    """Rounds in a stretch of the large network."""
+    large_stretches: int
+    """Of rounds of the large network."""
 
 
 FULL = Effort(
     repeats=5,
     round_trips=1000,
     copies=400,
-    stretches=4,
     stretch=25,
+    stretches=4,
     small=6,
     large=64,
-    large_stretch=6,
+    large_stretches=2,
 )
 QUICK = Effort(
     repeats=1,
     round_trips=30,
     copies=20,
-    stretches=1,
     stretch=3,
+    stretches=1,
     small=4,
     large=None,
-    large_stretch=1,
+    large_stretches=1,
 )

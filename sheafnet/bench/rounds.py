@@ -25,18 +25,18 @@ LOOP = "loop"
 
 def measure(effort: Effort, tell: Tell) -> list[Figure]:
     """The small ring with an actor per node and packed, the large one packed, and the limits."""
-    figures = _network(effort.small, (1, effort.small // HOSTS), effort.stretch, effort, tell)
+    figures = _network(effort.small, (1, effort.small // HOSTS), effort.stretches, effort, tell)
     if effort.large is not None:
         per_actor = (effort.large // HOSTS,)
-        figures += _network(effort.large, per_actor, effort.large_stretch, effort, tell)
+        figures += _network(effort.large, per_actor, effort.large_stretches, effort, tell)
     return figures
 
 
 def _network(
-    nodes: int, per_actor: tuple[int, ...], stretch: int, effort: Effort, tell: Tell
+    nodes: int, per_actor: tuple[int, ...], stretches: int, effort: Effort, tell: Tell
 ) -> list[Figure]:
-    rounds = (1 + effort.stretches) * stretch
-    sizes = (f"training.rounds={rounds}", f"run.stretch={stretch}", "inference.rounds=0")
+    rounds = (1 + stretches) * effort.stretch
+    sizes = (f"training.rounds={rounds}", f"run.stretch={effort.stretch}", "inference.rounds=0")
     config = ring(nodes, *sizes)
     copies = min(usable_cores(), nodes)
     ring_of = f"ring of {nodes}"

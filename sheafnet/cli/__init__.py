@@ -21,9 +21,9 @@ from sheafnet.datasets import DATASETS
 from sheafnet.errors import ConfigError, SheafnetError
 from sheafnet.network.frame import PHASES
 from sheafnet.runtime.keep import Keep
+from sheafnet.runtime.loaded import load_run
 from sheafnet.runtime.pilot import wants_pilot
 from sheafnet.runtime.plan import Plan
-from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.simulate import resume, simulate
 from sheafnet.studies.tables import print_beside, print_run
 from sheafnet.topology import build_topology, generate_graph
@@ -141,14 +141,14 @@ def _given(options: Mapping[str, object]) -> list[str]:
 
 def _print(runs: Sequence[Path], output: Format) -> None:
     """Print one run, or several side by side; as JSON the summary of each."""
-    directories = [RunDirectory.open(run) for run in runs]
+    loaded = [load_run(run) for run in runs]
     if output is Format.json:
-        found = [d.summary() or d.about() for d in directories]
+        found = [run.directory.summary() or run.about for run in loaded]
         typer.echo(json.dumps(found[0] if len(found) == 1 else found, indent=2))
-    elif len(directories) == 1:
-        print_run(Console(), directories[0])
+    elif len(loaded) == 1:
+        print_run(Console(), loaded[0])
     else:
-        print_beside(Console(), directories)
+        print_beside(Console(), loaded)
 
 
 @app.command()
@@ -183,6 +183,8 @@ def validate(
         typer.echo(f"  links: {', '.join(f'{name} x {n}' for name, n in links.items())}")
     for phase in PHASES:
         count = plan.rounds(phase)
+        if phase == "calibration" and not count:
+            continue
         floor = sum(plan.floor(phase).values())
         each = f" ({floor / count:,.0f} a round)" if count else ""
         typer.echo(f"  {phase}: rounds: {count:,}, at least {floor:,} bytes{each}")

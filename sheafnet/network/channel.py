@@ -41,7 +41,7 @@ _HEARD: dict[Lot, int] = {"delivered": 1, "duplicated": 2, "late": 1, "rejected"
 UNREAD_LIMIT = 16
 """Frames of one edge that may wait unread, steps of diffusion aside; an honest neighbour is at most
 a round ahead."""
-_WHOLE = frozenset({Kind.PROJECTION, Kind.GRADIENT, Kind.GALLERY})
+_WHOLE = frozenset({Kind.PROJECTION, Kind.GRADIENT, Kind.GALLERY, Kind.CALIBRATION})
 """Kinds that always carry every row of the batch, and so no mask."""
 _REPLIES = frozenset({Kind.ANSWER, Kind.ESTIMATE})
 """Kinds whose rows, and so their mask, are among those that were asked for."""

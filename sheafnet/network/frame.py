@@ -52,8 +52,8 @@ _NIL = b"\xc0"
 _PACKER = msgpack.Packer()
 """One for all frames: each takes 256 KiB of its own."""
 
-Phase = Literal["train", "evaluation", "inference"]
-PHASES: tuple[Phase, ...] = ("train", "evaluation", "inference")
+Phase = Literal["train", "evaluation", "calibration", "inference"]
+PHASES: tuple[Phase, ...] = ("train", "evaluation", "calibration", "inference")
 Mask = npt.NDArray[np.bool_]
 
 
@@ -67,6 +67,9 @@ class Kind(IntEnum):
     REQUEST = 4
     ANSWER = 5
     ESTIMATE = 6
+    CALIBRATION = 7
+
+    __hash__ = int.__hash__  # that of Enum is written in Python, and each message takes a dozen
 
     @property
     def phase(self) -> Phase:
@@ -87,6 +90,7 @@ _PHASE_OF: dict[Kind, Phase] = {
     Kind.REQUEST: "inference",
     Kind.ANSWER: "inference",
     Kind.ESTIMATE: "inference",
+    Kind.CALIBRATION: "calibration",
 }
 
 

@@ -14,14 +14,14 @@ The loss of a link's profile acts like ``faults.loss`` on its edges; an edge has
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from sheafnet.config import Config
 from sheafnet.errors import ConfigError
-from sheafnet.faults import Ends, FaultsConfig
+from sheafnet.faults import Ends, FaultPhase, FaultsConfig
 from sheafnet.network.frame import Frame, Kind, Phase, round_of
 from sheafnet.network.profiles import profiles_of
 from sheafnet.seeds import stream
@@ -34,6 +34,8 @@ Lot = Literal["delivered", "duplicated", "late", "dropped", "rejected"]
 ARRIVES: frozenset[Lot] = frozenset({"delivered", "duplicated"})
 _NO_MORE: frozenset[Lot] = ARRIVES | {"late"}
 """After these the sender does not try again."""
+_FAULTY = frozenset(get_args(FaultPhase))
+"""Phases that a simulated fault can be in; the others measure."""
 _REPLY_TO = {Kind.ANSWER: Kind.REQUEST, Kind.GRADIENT: Kind.PROJECTION}
 """Kinds that are sent only to who has delivered the other kind in the same round. Estimates are
 sent only to whom the sender's own answer has reached."""
@@ -134,7 +136,7 @@ class Links:
             direction: 0 from its tail to its head, 1 back.
         """
         phase = kind.phase
-        if phase == "evaluation":
+        if phase not in _FAULTY:
             return ("delivered",)
         channel, round_ = self._network.edges[edge], round_of(kind, number)
         sender = channel.sender(direction)

@@ -36,6 +36,8 @@ class WireDtype(IntEnum):
     INT8_ROW = 5
     INT8_CHANNEL = 6
 
+    __hash__ = int.__hash__  # as that of `Kind`
+
     @classmethod
     def named(cls, name: str) -> "WireDtype":
         """The code of a configuration's ``wire_dtype``."""

@@ -5,9 +5,9 @@ Pure logic: no clock, no socket, and nothing that a run computes depends on it.
 A node has a half-duplex radio for each profile among its links: it sends or receives one message at
 a time. A message takes the radios of both ends for bits / bandwidth at each of its transmissions,
 which follow one another, and is there after the latency. All that a node sends without being asked
-(projections; galleries and prototypes; requests) may go at the beginning of the round; what it
-returns (gradients, answers) once it has sent those and all that was sent to it has come; and the
-estimates of each step of diffusion once it is through with what goes before them. Whenever
+(projections; galleries and prototypes; calibration; requests) may go at the beginning of the round;
+what it returns (gradients, answers) once it has sent those and all that was sent to it has come;
+and the estimates of each step of diffusion once it is through with what goes before them. Whenever
 both radios are free the message starts, the lowest (kind, edge, direction) first. A round lasts
 until the last message is there and begins when the one before is over; computing takes no time.
 
@@ -161,8 +161,8 @@ class _Schedule:
         """Messages that a node has still to send or to get, by stage."""
         self._held: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         """Those that it may not send yet, by stage."""
-        self._ready: dict[int, float] = defaultdict(float)
-        """When it will have the last of those that are on their way."""
+        self._ready: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+        """When it will have the last of those that are on their way, by stage."""
         self._free: dict[_OneRadio, float] = defaultdict(float)
         self._line: dict[_OneRadio, list[int]] = defaultdict(list)
         self._queue: list[tuple[float, int, _OneRadio | None]] = []
@@ -203,7 +203,8 @@ class _Schedule:
             self._free[radio] = end
             heapq.heappush(self._queue, (end, _FREED, radio))
         for node, until in zip(ends, (end, there), strict=True):
-            self._ready[node] = max(self._ready[node], until)
+            ready = self._ready[node]
+            ready[message.stage] = max(ready[message.stage], until)
             self._owed[node][message.stage] -= 1
             if not self._owed[node][message.stage]:
                 self._release(node)
@@ -212,8 +213,9 @@ class _Schedule:
     def _release(self, node: int) -> None:
         """Let a node send what nothing goes before any more, once it has what it waits for."""
         stage = min((s for s, count in self._owed[node].items() if count), default=-1)
+        ready = max((t for s, t in self._ready[node].items() if s < stage), default=0.0)
         for at in self._held[node].pop(stage, ()):
-            heapq.heappush(self._queue, (self._ready[node], at, None))
+            heapq.heappush(self._queue, (ready, at, None))
 
 
 class RadioAccount:

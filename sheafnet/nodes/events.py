@@ -50,6 +50,13 @@ def gallery_size(config: Config, dataset: Dataset) -> int:
     return size if chosen == "all" else min(size, chosen)
 
 
+def calibration_size(config: Config, dataset: Dataset) -> int:
+    """Events of the validation split that intervals are calibrated on."""
+    size = dataset.size("validation")
+    assert size is not None, "validation and test splits are finite"
+    return min(config.inference.calibration, size)
+
+
 def support_size(config: Config, dataset: Dataset) -> int:
     """Labelled training events behind prototypes, few-shot examples and the linear probe."""
     return min(config.evaluation.support, dataset.distinct("train"))

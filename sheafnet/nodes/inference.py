@@ -1,7 +1,5 @@
 """A round of missing-modality inference at one node (METHOD section 4)."""
 
-from statistics import NormalDist
-
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -12,11 +10,10 @@ from sheafnet.nodes.diffusion import diffuse, told
 from sheafnet.nodes.events import inference_events, missing_rows
 from sheafnet.nodes.node import Labelled, Node, Program, array_of
 from sheafnet.nodes.records import EstimatorSums, InferenceRecord, KeptSums
+from sheafnet.sheaf.calibration import Estimator, Interval, interval_of
 from sheafnet.sheaf.estimators import AffineMap, Answers, estimate, reached, ridge_estimate
 
 Rows = npt.NDArray[np.bool_]
-HALF_WIDTH = NormalDist().inv_cdf(0.95)
-"""Of a 90 % interval, in standard deviations."""
 
 
 def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
@@ -95,27 +92,28 @@ def _judge(
     rows = node.tensor(missing)
     count = int(rows.sum())
     truth, targets = batch.section[rows], [labels[rows] for labels in batch.labels]
-    duals, chosen = _duals(node), node.config.inference
+    duals, chosen, uncertain = _duals(node), node.config.inference, _uncertain(node)
     estimators: dict[str, EstimatorSums] = {}
     kept = None
     for name in chosen.estimators:
-        variance: Tensor | None = None
-        if name == "diffusion" and diffused is not None:
+        interval: Interval | None = None
+        if name in uncertain:
+            guess, variance = uncertain[name](given, count)
+            interval = interval_of(variance)
+            if node.calibration is not None:
+                interval = node.calibration.correct(name, uncertain[name], given, interval)
+        elif name == "diffusion" and diffused is not None:
             guess = diffused
-        elif name == "neural" and node.neural is not None:
-            guess, variance = node.neural.estimate(given, count, node.moments, chosen.ridge)
-        elif name == "ridge":
-            guess, variance = ridge_estimate(given, count, node.moments, chosen.ridge)
         else:
             guess = estimate(name, given, count, node.moments, duals, chosen.ridge)
         error, correct = float((guess - truth).square().sum()), _correct(node, guess, targets)
-        if variance is None:
+        if interval is None:
             estimators[name] = EstimatorSums(error, correct)
             continue
-        inside = (guess - truth).abs() <= HALF_WIDTH * variance.sqrt()
+        inside = (guess - truth).abs() <= interval.half_width
         estimators[name] = EstimatorSums(error, correct, int(inside.sum()), inside.numel())
         if name == chosen.estimator and chosen.abstain is not None:
-            expected = variance.sum(dim=1) / node.moments.variance.sum().clamp(min=1e-30)
+            expected = interval.expected / node.moments.variance.sum().clamp(min=1e-30)
             kept = _kept(node, guess, truth, targets, expected <= chosen.abstain)
     return InferenceRecord(
         round=round_,
@@ -128,6 +126,15 @@ def _judge(
         estimators=estimators,
         kept=kept,
     )
+
+
+def _uncertain(node: Node) -> dict[str, Estimator]:
+    """The estimators that tell a variance, by name."""
+    moments, strength = node.moments, node.config.inference.ridge
+    found: dict[str, Estimator] = {"ridge": lambda a, n: ridge_estimate(a, n, moments, strength)}
+    if (neural := node.neural) is not None:
+        found["neural"] = lambda a, n: neural.estimate(a, n, moments, strength)
+    return found
 
 
 def _kept(

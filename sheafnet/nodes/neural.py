@@ -119,7 +119,7 @@ class NeuralDual:
                 masks.append(weight.new_zeros(rows))
         told: Tensor = self.module(torch.cat([*parts, torch.stack(masks, dim=1)], dim=1))
         mean, log_variance = told.chunk(2, dim=1)
-        return mean, log_variance.clamp(-8.0, 8.0)
+        return mean, 8.0 * torch.tanh(log_variance / 8.0)  # bounded, and never without a gradient
 
 
 def _deviation(variance: Tensor, moments: Moments) -> Tensor:

@@ -7,7 +7,7 @@ with those that came. Whoever drives it (one loop over all nodes, or an actor pe
 when; the results do not depend on it, since every reduction over neighbours goes by edge index.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from sheafnet.nodes.neural import NeuralDual
 from sheafnet.nodes.optimizer import Optimizer
 from sheafnet.nodes.probe import LinearProbe
 from sheafnet.seeds import derive
+from sheafnet.sheaf.calibration import Calibration
 from sheafnet.sheaf.estimators import Moments
 from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap, maps_apart
 from sheafnet.topology import Edge
@@ -88,6 +89,8 @@ class Node:
         self._links = links
         self.probe: LinearProbe | None = None
         """The downstream heads, trained by the last evaluation."""
+        self.calibration: Calibration | None = None
+        """What neighbours exchanged before inference, where intervals are calibrated."""
         self._source = dataset.source(index)
         # What a source reads when first asked it reads here, where no neighbour waits for it yet.
         self._source.samples("train", np.zeros(1, np.int64))
@@ -214,7 +217,26 @@ class Node:
         A single space has no restriction maps, a network without estimates no dual maps; the hub
         of concat-supervised has ``head.*`` beside them, and a neural dual map is ``neural.*``.
         """
-        named = {f"encoder.{name}": p for name, p in self.encoder.named_parameters()}
+        return {name: array_of(p) for name, p in self._named().items()}
+
+    @torch.no_grad()
+    def load_parameters(self, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over what `parameters` returned.
+
+        Raises:
+            ValueError: it is of another node or configuration.
+        """
+        own = self._named()
+        shapes = {name: tuple(p.shape) for name, p in own.items()}
+        if shapes != {name: array.shape for name, array in parameters.items()}:
+            raise ValueError("its parameters are of another node or configuration")
+        for name, parameter in own.items():
+            parameter.copy_(self.tensor(np.array(parameters[name])))
+
+    def _named(self) -> dict[str, Tensor]:
+        named: dict[str, Tensor] = {
+            f"encoder.{name}": p for name, p in self.encoder.named_parameters()
+        }
         names = [self.topology.edge_name(edge.index) for edge in self.edges]
         for name, restriction in zip(names, self.restrictions, strict=False):
             if isinstance(restriction, RestrictionMap):
@@ -226,7 +248,7 @@ class Node:
             named |= {f"neural.{name}": p for name, p in self.neural.module.named_parameters()}
         if self.fused is not None:
             named |= {f"head.{name}": p for name, p in self.fused.named_parameters()}
-        return {name: array_of(p) for name, p in named.items()}
+        return named
 
     def _seed(self, *names: str | int) -> int:
         return derive(self.config.run.seed, *names, "node", self.spec.index) % (1 << 63)

@@ -59,6 +59,16 @@ class EvaluationRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationRecord:
+    """The exchange before inference at one node."""
+
+    round: int
+    events: int
+    missed: int
+    """Frames of neighbours that did not come before the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
 class EstimatorSums:
     """Sums over the missing rows of a round under one estimator."""
 

@@ -1,8 +1,9 @@
 """What a node has learned so far, as arrays: enough to go on as if it had never stopped.
 
-Between two rounds a node's state is its parameters, its optimizer's, its moments, its memories, and
-the heads of the last evaluation. Everything that it draws comes from streams named by the round,
-and its mail is empty: whoever starts the next round anew gets the same frames again.
+Between two rounds a node's state is its parameters, its optimizer's, its moments, its memories,
+the heads of the last evaluation, and what it was told to calibrate.
+Everything that it draws comes from streams named by the round, and its mail is empty: whoever
+starts the next round anew gets the same frames again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from sheafnet.nodes.node import Node, array_of
 from sheafnet.nodes.probe import LinearProbe
+from sheafnet.sheaf.calibration import Calibration
 from sheafnet.sheaf.estimators import Moments
 
 State = dict[str, npt.NDArray[np.generic]]
 """Arrays by name."""
 
 _PROBE = "probe."
+_CALIBRATION = "calibration."
 
 
 def snapshot(node: Node) -> State:
@@ -50,6 +53,8 @@ def restore(node: Node, state: State) -> None:
         moments.load(_below(prefix, tensors))
     probe = _below(_PROBE, tensors)
     node.probe = LinearProbe.of(probe) if probe else None
+    calibration = _below(_CALIBRATION, tensors)
+    node.calibration = Calibration.of(calibration) if calibration else None
 
 
 def _tensors(node: Node) -> dict[str, Tensor]:
@@ -58,6 +63,9 @@ def _tensors(node: Node) -> dict[str, Tensor]:
         tensors |= {prefix + name: tensor for name, tensor in moments.state().items()}
     if node.probe is not None:
         tensors |= {_PROBE + name: tensor for name, tensor in node.probe.state().items()}
+    if node.calibration is not None:
+        kept = node.calibration.state()
+        tensors |= {_CALIBRATION + name: tensor for name, tensor in kept.items()}
     return tensors
 
 

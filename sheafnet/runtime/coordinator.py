@@ -307,6 +307,8 @@ class Coordinator:
             lines = self._measured.add_evaluation(
                 {n: r.evaluation for n, r in records.items()}, **self._standing(stretch.first, maps)
             )
+        elif stretch.phase == "calibration":
+            lines = self._measured.add_calibration({n: r.calibration for n, r in records.items()})
         else:
             lines = self._measured.add_inference({n: r.inference for n, r in records.items()})
         extra: dict[str, Any] = {} if self._keep.losses_by_edge else {"contrastive_per_edge": None}

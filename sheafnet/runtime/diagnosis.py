@@ -4,15 +4,14 @@ Pure functions of the lines of rounds.jsonl and of the summary. A figure that is
 measured, shows nothing.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sheafnet.config import Config, TrainingConfig
+from sheafnet.config import Config
 from sheafnet.method import Method
 from sheafnet.runtime.finding import NEAR, Finding
 from sheafnet.runtime.measurements import Line, mean, mean_known
-from sheafnet.runtime.shortfalls import overfitting, reconstruction, zero_shot
+from sheafnet.runtime.shortfalls import contrast_at_chance, overfitting, reconstruction, zero_shot
 from sheafnet.runtime.summary import Summary
 
 PATIENCE = 200
@@ -54,7 +53,7 @@ def diagnose_training(lines: Sequence[Line], edges: Sequence[str], config: Confi
     contrast = _contrast(lines, edges)
     if not contrast:
         return []
-    chance = contrast_at_chance(training)
+    chance = contrast_at_chance(training.batch_size, training.memory)
     guessing = f"log B{' + log(1 + training.memory) / 2' if training.memory else ''} = {chance:.3g}"
     bound = (1 - NEAR) * chance
     level = mean(contrast.values())
@@ -87,11 +86,6 @@ def diagnose_training(lines: Sequence[Line], edges: Sequence[str], config: Confi
     ]
 
 
-def contrast_at_chance(training: TrainingConfig) -> float:
-    """L_contrast where nothing has been learned: log B, or more with a memory."""
-    return math.log(training.batch_size) + 0.5 * math.log1p(training.memory)
-
-
 def diagnose_run(
     summary: Summary, lines: Sequence[Line], edges: Sequence[str], config: Config
 ) -> list[Finding]:
@@ -100,7 +94,9 @@ def diagnose_run(
     return [
         *diagnose_training(lines, edges, config),
         *zero_shot(summary.alignment),
-        *overfitting(summary.alignment, contrast, config.training.batch_size),
+        *overfitting(
+            summary.alignment, contrast, config.training.batch_size, config.training.memory
+        ),
         *reconstruction(summary.missing, config.inference),
     ]
 

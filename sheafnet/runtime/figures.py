@@ -110,6 +110,11 @@ def summarize(
         communication=Communication(
             train=Traffic(**_traffic(plan, account, "train", radio)),
             evaluation=Traffic(**_traffic(plan, account, "evaluation", radio)),
+            calibration=(
+                Traffic(**_traffic(plan, account, "calibration", radio))
+                if plan.calibrates
+                else None
+            ),
             inference=inference,
             lost_messages=account.lost,
             rejected_frames=costs.rejected,

@@ -11,7 +11,13 @@ from sheafnet.datasets.base import Dataset
 from sheafnet.method import Method
 from sheafnet.network.frame import Mask, Phase
 from sheafnet.network.payload import WireDtype, payload_bytes
-from sheafnet.nodes.events import evaluation_points, gallery_size, missing_rows, support_size
+from sheafnet.nodes.events import (
+    calibration_size,
+    evaluation_points,
+    gallery_size,
+    missing_rows,
+    support_size,
+)
 from sheafnet.topology import Edge
 
 
@@ -30,7 +36,8 @@ class Floor:
     def of(self, phase: Phase) -> dict[tuple[int, int], int]:
         """Bytes of `phase` by (channel, direction)."""
         config = self._config
-        name = (config.inference if phase == "inference" else config.training).wire_dtype
+        inferring = phase in ("calibration", "inference")
+        name = (config.inference if inferring else config.training).wire_dtype
         dtype = WireDtype.named(name)
         masks = self._missing_masks() if phase == "inference" else []
         known = self._estimated(masks) if phase == "inference" else []
@@ -41,6 +48,8 @@ class Floor:
                     times, rows = self._train(edge)
                 elif phase == "evaluation":
                     times, rows = self._evaluation(edge, direction)
+                elif phase == "calibration":
+                    times, rows = 1, self._calibration(edge)
                 else:
                     times, rows = 1, self._inference(edge, direction, masks, known)
                 found[edge.index, direction] = times * sum(
@@ -62,6 +71,11 @@ class Floor:
         if not self._asks(edge):
             return times, []
         return times, [gallery, self._labelled_classes(edge)]
+
+    def _calibration(self, edge: Edge) -> list[int]:
+        if not (self._config.inference.rounds and self._asks(edge)):
+            return []
+        return [calibration_size(self._config, self._dataset)]
 
     def _inference(
         self, edge: Edge, direction: int, masks: list[Mask], known: list[list[Mask]]

@@ -283,6 +283,8 @@ def rounds_of(node: Node, stretch: Stretch, records: NodeRecords) -> Program:
             yield from programs.train(node, round_, records.train)
         elif stretch.phase == "evaluation":
             yield from programs.evaluate(node, round_, records.evaluation)
+        elif stretch.phase == "calibration":
+            yield from programs.calibrate(node, round_, records.calibration)
         else:
             yield from programs.infer(node, round_, records.inference)
 

@@ -14,9 +14,11 @@ from sheafnet.network.frame import PHASES
 from sheafnet.runtime.checkpoint import KEPT
 from sheafnet.runtime.plan import Plan
 
-_SUMMARY_OF_NODE = 1900
-_SUMMARY_OF_EDGE = 2200
-"""Both directions, three phases and the alignment."""
+_SUMMARY_OF_NODE = 2150
+_SUMMARY_OF_EDGE = 2700
+"""Both directions, four phases and the alignment."""
+_CORRELATION = 44
+"""One of ``canonical_correlations`` in both directions."""
 _ROUND = 700
 _LEDGER_LINE = 320
 _FAULTY_LEDGER_LINE = 800
@@ -84,7 +86,10 @@ def least_bytes(plan: Plan) -> int:
     nodes, edges = len(plan.topology.nodes), len(plan.method.network.edges)
     energies = 0 if plan.radio is None else nodes * _JOULES
     of_rounds = _rounds(plan) * (_ROUND + energies + _ledger_line(plan))
-    return nodes * _SUMMARY_OF_NODE + edges * _SUMMARY_OF_EDGE + of_rounds
+    correlations = 0
+    if plan.config.evaluation.canonical:
+        correlations = _CORRELATION * sum(edge.dim for edge in plan.topology.edges)
+    return nodes * _SUMMARY_OF_NODE + edges * _SUMMARY_OF_EDGE + correlations + of_rounds
 
 
 def _ledger_line(plan: Plan) -> int:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from sheafnet.config import UNCERTAIN
 from sheafnet.nodes.records import (
+    CalibrationRecord,
     EstimatorSums,
     EvaluationRecord,
     InferenceRecord,
@@ -79,6 +80,21 @@ class Measurements:
                 "zero_shot_accuracy": number(mean(mean(found) for found in by_node if found)),
                 "probe_accuracy": number(mean(r.probe for r in everyone if r.probe is not None)),
                 "fused_accuracy": number(mean(r.fused for r in everyone if r.fused is not None)),
+            }
+        ]
+
+    @staticmethod
+    def add_calibration(records: Mapping[int, Sequence[CalibrationRecord]]) -> list[Line]:
+        """A line, once every node has calibrated."""
+        if not all(records.values()):
+            return []
+        everyone = [found[0] for found in records.values()]
+        return [
+            {
+                "phase": "calibration",
+                "round": everyone[0].round,
+                "events": everyone[0].events,
+                "missed": sum(record.missed for record in everyone),
             }
         ]
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from sheafnet.config import Config, EdgeConfig, NodeConfig
 from sheafnet.network.payload import WireDtype, payload_bytes
 from sheafnet.runtime.measurements import mean_known
-from sheafnet.runtime.summary import Summary
+from sheafnet.runtime.summary import Pilot, Summary
 from sheafnet.topology import Topology, build_topology
 
 THRESHOLD = 0.5
@@ -36,14 +36,26 @@ def wants_pilot(config: Config) -> bool:
 
 
 def pilot_of(config: Config) -> Config:
-    """The configuration of the pilot: short, without inference, its d_ij those of ``pilot``."""
+    """The configuration of the pilot: short, without inference, its d_ij those of ``pilot``.
+
+    Raises:
+        ConfigError: the budget does not allow one dimension on every edge.
+    """
     topology = build_topology(config)
+    least = sum(round_bytes(config, dim) for dim in _least(config, topology))
+    if config.pilot.budget is not None and least > config.pilot.budget:
+        raise config.fault(
+            f"pilot.budget = {config.pilot.budget:,}: one dimension on every edge that is auto "
+            f"takes {least:,} bytes a round already.",
+            "pilot",
+            "budget",
+        )
     fixed = with_dims(config, topology, [edge.dim for edge in topology.edges])
     return fixed.model_copy(
         update={
             "name": f"{config.name[:58]}-pilot",
             "training": config.training.model_copy(update={"rounds": config.pilot.rounds}),
-            "inference": config.inference.model_copy(update={"rounds": 0}),
+            "inference": config.inference.model_copy(update={"rounds": 0, "batch_size": 1}),
             "evaluation": config.evaluation.model_copy(
                 update={"canonical": True, "every": None, "few_shot": (), "split": "validation"}
             ),
@@ -52,16 +64,12 @@ def pilot_of(config: Config) -> Config:
 
 
 def chosen_dims(config: Config, pilot: Summary) -> list[int]:
-    """d_ij of every edge, from what the pilot of `config` found.
-
-    Raises:
-        ConfigError: the budget does not allow one dimension on every edge.
-    """
+    """d_ij of every edge, from what the pilot of `config` found."""
     topology = build_topology(config)
     auto = _auto(config, topology)
     shared = [correlations(pilot, topology, edge.index) for edge in topology.edges]
     if config.pilot.budget is not None:
-        return _within(config, topology, auto, shared)
+        return _within(config, topology, config.pilot.budget, shared)
     least = config.pilot.threshold or THRESHOLD
     return [
         max(1, sum(rho >= least for rho in shared[e.index])) if auto[e.index] else e.dim
@@ -70,12 +78,16 @@ def chosen_dims(config: Config, pilot: Summary) -> list[int]:
 
 
 def correlations(pilot: Summary, topology: Topology, edge: int) -> list[float]:
-    """The canonical correlations of an edge, the mean of what its two ends found."""
-    both = [
-        pilot.alignment.per_edge[topology.arrow(edge, direction)].canonical_correlations or []
-        for direction in (0, 1)
-    ]
-    return [mean_known(pair) or 0.0 for pair in zip(*both, strict=True)]
+    """The canonical correlations of an edge, the mean of what its two ends found.
+
+    Zeros where an end got nothing before its deadline and the other one neither.
+    """
+    ends = [pilot.alignment.per_edge.get(topology.arrow(edge, k)) for k in (0, 1)]
+    both = [end.canonical_correlations for end in ends if end is not None]
+    known = [found for found in both if found]
+    if not known:
+        return [0.0] * topology.edges[edge].dim
+    return [mean_known(pair) or 0.0 for pair in zip(*known, strict=True)]
 
 
 def with_dims(config: Config, topology: Topology, dims: Sequence[int]) -> Config:
@@ -91,13 +103,20 @@ def with_dims(config: Config, topology: Topology, dims: Sequence[int]) -> Config
     return config.model_copy(update={"graph": None, "nodes": nodes, "edges": tuple(edges)})
 
 
-def named_dims(config: Config, topology: Topology, dims: Sequence[int]) -> dict[str, int]:
-    """Those of `dims` that were left to the pilot, by the name of the edge."""
-    return {
-        topology.edge_name(edge): dims[edge]
-        for edge, auto in enumerate(_auto(config, topology))
-        if auto
-    }
+def pilot_figures(
+    config: Config, topology: Topology, dims: Sequence[int], summary: Summary
+) -> Pilot:
+    """What the summary of the run tells of its pilot, which had `summary` and chose `dims`."""
+    sent = summary.communication
+    return Pilot(
+        rounds=config.pilot.rounds,
+        bytes_total=sent.train.bytes_total + sent.evaluation.bytes_total,
+        comparison_dims={
+            topology.edge_name(edge): dims[edge]
+            for edge, auto in enumerate(_auto(config, topology))
+            if auto
+        },
+    )
 
 
 def round_bytes(config: Config, dim: int) -> int:
@@ -123,27 +142,24 @@ def _auto(config: Config, topology: Topology) -> list[bool]:
     ]
 
 
+def _least(config: Config, topology: Topology) -> list[int]:
+    """One dimension on every edge that is left to the pilot, and the others' own."""
+    auto = _auto(config, topology)
+    return [1 if auto[edge.index] else edge.dim for edge in topology.edges]
+
+
 def nats(rho: float) -> float:
     """What a pair of canonical directions of correlation `rho` shares, if it is Gaussian."""
     return -0.5 * math.log1p(-(min(rho, _SURE) ** 2))
 
 
 def _within(
-    config: Config, topology: Topology, auto: Sequence[bool], shared: Sequence[Sequence[float]]
+    config: Config, topology: Topology, budget: int, shared: Sequence[Sequence[float]]
 ) -> list[int]:
     """One dimension on every edge, then each to the edge whose information grows most by it,
     relative to what it has: the product over the edges is made as large as steps of one can."""
-    budget = config.pilot.budget
-    assert budget is not None
-    dims = [1 if auto[edge.index] else edge.dim for edge in topology.edges]
+    auto, dims = _auto(config, topology), _least(config, topology)
     spent = sum(round_bytes(config, dim) for dim in dims)
-    if spent > budget:
-        raise config.fault(
-            f"pilot.budget = {budget:,}: one dimension on every edge that is auto takes "
-            f"{spent:,} bytes a round already.",
-            "pilot",
-            "budget",
-        )
     told = [nats(found[0]) for found in shared]
 
     def gain(edge: int) -> float:

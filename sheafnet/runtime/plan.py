@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sheafnet.config import Config
+from sheafnet.config import LEAST_CALIBRATION, Config
 from sheafnet.datasets import open_dataset
 from sheafnet.datasets.base import Dataset, Split
 from sheafnet.method import Method
@@ -22,7 +22,7 @@ from sheafnet.network.links import Links
 from sheafnet.network.payload import WireDtype
 from sheafnet.network.radio import Radio
 from sheafnet.nodes.encoders import check_encoder
-from sheafnet.nodes.events import evaluation_points, gallery_size
+from sheafnet.nodes.events import calibration_size, evaluation_points, gallery_size
 from sheafnet.runtime.floor import Floor
 from sheafnet.runtime.placement import apportion, place
 from sheafnet.seeds import derive
@@ -110,6 +110,7 @@ class Plan:
             yield from self._cut("train", done, point)
             yield Stretch("evaluation", number, 1)
             done = point
+        yield from self._cut("calibration", 0, self.rounds("calibration"))
         yield from self._cut("inference", 0, self.config.inference.rounds)
 
     def _cut(self, phase: Phase, first: int, end: int) -> Iterator[Stretch]:
@@ -120,8 +121,17 @@ class Plan:
     def rounds(self, phase: Phase) -> int:
         """Rounds of `phase` in the whole run."""
         training, inference = self.config.training.rounds, self.config.inference.rounds
-        evaluations = len(evaluation_points(self.config))
-        return {"train": training, "evaluation": evaluations, "inference": inference}[phase]
+        return {
+            "train": training,
+            "evaluation": len(evaluation_points(self.config)),
+            "calibration": int(self.calibrates),
+            "inference": inference,
+        }[phase]
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether neighbours exchange projections to calibrate the intervals of estimates."""
+        return bool(self.config.inference.calibration and self.config.inference.rounds)
 
     def limits(self, run: str) -> Limits:
         """What every edge may carry in the run called `run`."""
@@ -137,8 +147,11 @@ class Plan:
             rows[Kind.GRADIENT] = training.batch_size
         if inference.diffusion_iterations:
             rows[Kind.ESTIMATE] = inference.batch_size
+        if self.calibrates:
+            rows[Kind.CALIBRATION] = calibration_size(self.config, self.dataset)
         train, infer = WireDtype.named(training.wire_dtype), WireDtype.named(inference.wire_dtype)
-        dtypes = {kind: infer if kind.phase == "inference" else train for kind in rows}
+        inferring = ("calibration", "inference")
+        dtypes = {kind: infer if kind.phase in inferring else train for kind in rows}
         seed, stochastic = self.config.run.seed, training.wire_rounding == "stochastic"
         drawn = {kind: seed for kind in rows if stochastic and kind.phase == "train"}
         tag = run_tag(derive(seed, "run", run))
@@ -216,6 +229,14 @@ def _check_rows(config: Config, dataset: Dataset) -> None:
             f"evaluation.split = {split!r}: it has {size} events; retrieval needs at least 2.",
             "evaluation",
             "split",
+        )
+    unseen = dataset.size("validation") or 0
+    if config.inference.calibration and unseen < LEAST_CALIBRATION:
+        raise config.fault(
+            f"inference.calibration = {config.inference.calibration}: the validation split has "
+            f"{unseen} events; an interval of 90 % needs at least {LEAST_CALIBRATION}.",
+            "inference",
+            "calibration",
         )
     if config.inference.batch_size > size:
         raise config.fault(

@@ -13,7 +13,12 @@ import numpy.typing as npt
 from sheafnet.errors import SheafnetError
 from sheafnet.network.ledger import Entry, Row
 from sheafnet.network.radio import Sending
-from sheafnet.nodes.records import EvaluationRecord, InferenceRecord, TrainRecord
+from sheafnet.nodes.records import (
+    CalibrationRecord,
+    EvaluationRecord,
+    InferenceRecord,
+    TrainRecord,
+)
 from sheafnet.runtime.checkpoint import Part
 
 Parameters = Mapping[int, Mapping[str, npt.NDArray[np.float32]]]
@@ -26,6 +31,7 @@ class NodeRecords:
 
     train: list[TrainRecord] = field(default_factory=list)
     evaluation: list[EvaluationRecord] = field(default_factory=list)
+    calibration: list[CalibrationRecord] = field(default_factory=list)
     inference: list[InferenceRecord] = field(default_factory=list)
 
 

@@ -37,6 +37,7 @@ from sheafnet import document
 from sheafnet.config import Config, load_config
 from sheafnet.errors import ConfigError, RunDirectoryError
 from sheafnet.runtime.files import make_folder, replace_file
+from sheafnet.runtime.summary import Pilot
 from sheafnet.validation import nearest
 from sheafnet.version import __version__
 
@@ -85,10 +86,7 @@ class RunDirectory:
         try:
             folder = _claim(folder) if path is not None else _unused(folder, config.name)
             directory = cls(folder)
-            text = yaml.safe_dump(
-                config.model_dump(mode="json", exclude_none=True), sort_keys=False
-            )
-            replace_file(folder / "config.yaml", text)
+            replace_file(folder / "config.yaml", _yaml(config))
             directory._write_about(
                 {
                     "schema": SCHEMA,
@@ -107,21 +105,6 @@ class RunDirectory:
                 "Choose another --run-dir or free the disk."
             ) from None
         return directory
-
-    @staticmethod
-    def reserve(config: Config, path: str | Path | None = None) -> Path:
-        """The folder that `create` would make, empty, for a pilot to go into first.
-
-        Raises:
-            RunDirectoryError: it exists and is not empty, or cannot be written.
-        """
-        folder = Path(path) if path is not None else Path(config.run.directory)
-        if path is not None and (_taken(folder) or (folder / PILOT).exists()):
-            raise _refusal(folder)
-        try:
-            return folder if path is not None else _unused(folder, config.name)
-        except OSError as error:
-            raise RunDirectoryError(f"{folder}: cannot be written: {error.strerror}.") from None
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
@@ -181,7 +164,7 @@ class RunDirectory:
                 f"{self.path}: was begun by sheafnet {wrote}; this is {__version__}, which may "
                 "compute something else. Go on with the version that began it."
             )
-        if about.get("config") != self._config_digest():
+        if self._config_digest() not in (about.get("config"), about.get("settled")):
             raise RunDirectoryError(
                 f"{self.path / 'config.yaml'}: was changed since the run began. A run goes on as "
                 "it began; start a new one for another configuration."
@@ -213,6 +196,16 @@ class RunDirectory:
             error=None,
             ended=None,
         )
+
+    def settle(self, config: Config, pilot: Pilot) -> None:
+        """Put `config`, with the d_ij that `pilot` chose, in the place of what the run began with.
+
+        Killed at any moment, the run goes on from either.
+        """
+        text = _yaml(config)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self.mark("running", settled=digest, pilot=pilot.model_dump(mode="json"))
+        replace_file(self.path / "config.yaml", text)
 
     def _config_digest(self) -> str:
         try:
@@ -358,6 +351,25 @@ class RunDirectory:
         contiguous = {name: np.ascontiguousarray(values) for name, values in parameters.items()}
         replace_file(folder / f"{node}.safetensors", save(contiguous))
 
+    def parameters(self, node: str) -> dict[str, npt.NDArray[np.float32]]:
+        """A node's final parameters by name.
+
+        Raises:
+            RunDirectoryError: they are not there, as of a run that is not finished or was told not
+                to keep them, or they are spoiled.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        path = self.path / "parameters" / f"{node}.safetensors"
+        try:
+            found: dict[str, npt.NDArray[np.float32]] = load(path.read_bytes())
+            return found
+        except OSError as error:
+            raise RunDirectoryError(f"{path}: cannot be read: {error.strerror}.") from None
+        except SafetensorError as error:
+            raise RunDirectoryError(f"{path}: is no file of parameters ({error}).") from None
+
     def _log(self, name: str) -> Path:
         return self.path / f"{name}.jsonl"
 
@@ -371,6 +383,11 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be read: {error.strerror}.") from None
         return _object(content, str(path))
+
+
+def _yaml(config: Config) -> str:
+    text: str = yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    return text
 
 
 def _object(content: bytes, where: str) -> dict[str, Any]:
@@ -412,10 +429,7 @@ def _claim(folder: Path) -> Path:
 
 
 def _taken(folder: Path) -> bool:
-    """Whether there is anything but the pilot of the run to come."""
-    if not folder.exists():
-        return False
-    return not folder.is_dir() or any(file.name != PILOT for file in folder.iterdir())
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def _refusal(folder: Path) -> RunDirectoryError:

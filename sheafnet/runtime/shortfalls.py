@@ -95,7 +95,14 @@ def _at_chance(
     )
 
 
-def overfitting(alignment: Alignment, contrast: Mapping[str, float], batch: int) -> list[Finding]:
+def contrast_at_chance(batch: int, memory: int) -> float:
+    """L_contrast where nothing has been learned: log B, or more with a memory."""
+    return math.log(batch) + 0.5 * math.log1p(memory)
+
+
+def overfitting(
+    alignment: Alignment, contrast: Mapping[str, float], batch: int, memory: int = 0
+) -> list[Finding]:
     """``overfitting``: recall@1 on unseen events is below what the training contrast promises.
 
     A loss c among B - 1 negatives gives the true partner odds of 1 to e^c - 1; among the G - 1 of
@@ -109,6 +116,8 @@ def overfitting(alignment: Alignment, contrast: Mapping[str, float], batch: int)
         alignment: of the summary.
         contrast: L_contrast in the last training rounds, by undirected edge.
         batch: B.
+        memory: M, rounds whose projections are further negatives at one end: B - 1 becomes the
+            geometric mean of what both ends have.
     """
     recalls = {}
     for name in contrast:
@@ -117,10 +126,11 @@ def overfitting(alignment: Alignment, contrast: Mapping[str, float], batch: int)
         recalls[name] = mean_known(end.recall_at_1 for end in ends if end is not None)
     recall = mean_known(recalls.values())
     loss = mean_known(contrast[name] for name, found in recalls.items() if found is not None)
-    if recall is None or loss is None or loss >= math.log(batch):
+    if recall is None or loss is None or loss >= contrast_at_chance(batch, memory):
         return []
     gallery = alignment.gallery
-    promised = 1 / (1 + math.expm1(loss) * (gallery - 1) / (batch - 1))
+    negatives = math.sqrt((batch - 1) * (batch - 1 + memory * batch))
+    promised = 1 / (1 + math.expm1(loss) * (gallery - 1) / negatives)
     error = math.sqrt(promised * (1 - promised) / gallery)
     bound = min(promised - SIGMAS * error, KEPT * promised)
     if recall >= bound:
@@ -153,7 +163,7 @@ def reconstruction(missing: Missing, inference: InferenceConfig) -> list[Finding
     if inference.dual_map == "learned":
         lagging = _poor(missing, "mean") - _poor(missing, "ridge")
     poor: set[str] = set()
-    if missing.estimator in ("mean", "ridge", "diffusion"):
+    if missing.estimator in ("mean", "ridge", "diffusion", "neural"):
         poor = _poor(missing, missing.estimator)
     if missing.estimator == "mean":
         poor -= lagging

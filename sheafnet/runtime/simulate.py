@@ -21,11 +21,11 @@ from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import open_device
 from sheafnet.runtime.keep import Keep
 from sheafnet.runtime.machines import Machine
-from sheafnet.runtime.pilot import chosen_dims, named_dims, pilot_of, wants_pilot, with_dims
+from sheafnet.runtime.pilot import chosen_dims, pilot_figures, pilot_of, wants_pilot, with_dims
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.pool import LocalPool
 from sheafnet.runtime.rundir import PILOT, RunDirectory, Status
-from sheafnet.runtime.summary import Pilot, Summary
+from sheafnet.runtime.summary import Summary
 from sheafnet.topology import build_topology
 
 OnProgress = Callable[[Progress], None]
@@ -82,48 +82,16 @@ def simulate(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP. In this and the three cases above what was
             measured stays in the run directory, marked with what happened.
     """
-    config = with_absolute_paths(config)
-    if wants_pilot(config):
-        return _after_pilot(config, run_dir, on_start, on_progress)
-    return _simulate(config, run_dir, on_start, on_progress)
-
-
-def _simulate(
-    config: Config,
-    run_dir: str | Path | None,
-    on_start: Callable[[Path], None] | None,
-    on_progress: OnProgress | None,
-    pilot: Pilot | None = None,
-) -> Result:
     begin = time.perf_counter()
+    config = with_absolute_paths(config)
     plan = Plan.open(config)
+    if wants_pilot(config):
+        Plan.open(pilot_of(config))
     Keep.within(plan)  # refuses what no folder of that size can hold
     with _before_it_began("the run began; nothing was written"), _machines(plan) as machines:
         directory = RunDirectory.create(config, run_dir)
         with directory.hold():
-            if pilot is not None:
-                directory.mark("running", pilot=pilot.model_dump(mode="json"))
             return _Run(plan, directory, machines, begin, on_start, on_progress).to_its_end()
-
-
-def _after_pilot(
-    config: Config,
-    run_dir: str | Path | None,
-    on_start: Callable[[Path], None] | None,
-    on_progress: OnProgress | None,
-) -> Result:
-    """Run the pilot, within the run directory, and then `config` with the d_ij that it chose."""
-    Plan.open(config)
-    folder = RunDirectory.reserve(config, run_dir)
-    ran = _simulate(pilot_of(config), folder / PILOT, None, None)
-    topology, dims = build_topology(config), chosen_dims(config, ran.summary)
-    sent = ran.summary.communication
-    pilot = Pilot(
-        rounds=config.pilot.rounds,
-        bytes_total=sent.train.bytes_total + sent.evaluation.bytes_total,
-        comparison_dims=named_dims(config, topology, dims),
-    )
-    return _simulate(with_dims(config, topology, dims), folder, on_start, on_progress, pilot)
 
 
 def resume(
@@ -154,8 +122,7 @@ def resume(
     begin = time.perf_counter()
     directory = RunDirectory.open(run_dir)
     with _before_it_began("the run went on; it stands as it stood"), directory.hold():
-        config = directory.resumable(overrides)
-        plan = Plan.open(config)
+        plan = Plan.open(directory.resumable(overrides))
         with _machines(plan) as machines:
             checkpoint, refused = Checkpoints(directory.path).newest()
             directory.mark_resumed(0 if checkpoint is None else checkpoint.number, refused)
@@ -186,16 +153,26 @@ class _Run:
         """From `checkpoint`, or else the beginning; how it ends is marked in the directory."""
         path = self.directory.path
         try:
-            return self._go(checkpoint)
+            with self._marked():
+                return self._go(checkpoint)
         except (KeyboardInterrupt, SystemExit):  # Ray turns SIGTERM into the latter
-            self._mark_end("interrupted")
             raise Interrupted(
                 f"interrupted; what was measured is in {path}. `sheafnet resume {path}` goes on."
             ) from None
+        except NetworkError as error:
+            error.add_note(f"`sheafnet resume {path}` goes on.")
+            raise
+
+    @contextmanager
+    def _marked(self) -> Iterator[None]:
+        """Whatever ends the run is marked in its directory."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            self._mark_end("interrupted")
+            raise
         except SheafnetError as error:
             self._mark_end(_status(error), error=str(error))
-            if isinstance(error, NetworkError):
-                error.add_note(f"`sheafnet resume {path}` goes on.")
             raise
         except Exception as error:
             self._mark_end("failed", error=f"{type(error).__name__}: {error}")
@@ -207,18 +184,46 @@ class _Run:
             self.directory.mark(status, **facts)
 
     def _go(self, checkpoint: Checkpoint | None) -> Result:
-        with _session(self.plan, self.directory, self.machines) as session:
+        begin, plan = self.begin, self.plan
+        if wants_pilot(plan.config):
+            plan = Plan.open(self._after_pilot())
+            begin = time.perf_counter()
+        with _session(plan, self.directory, self.machines) as session:
             session.start(checkpoint)
-            startup_s = time.perf_counter() - self.begin
+            startup_s = time.perf_counter() - begin
             if self.on_start is not None:
                 self.on_start(self.directory.path)
             while (progress := session.step()) is not None:
                 if self.on_progress is not None:
                     self.on_progress(progress)
-            summary = session.finish(startup_s, time.perf_counter() - self.begin)
+            summary = session.finish(startup_s, time.perf_counter() - begin)
             self.directory.mark("finished")
             Checkpoints(self.directory.path).clear()
             return Result(summary, self.directory.path)
+
+    def _after_pilot(self) -> Config:
+        """The configuration with the d_ij that the pilot chose; that is run, or what is left of it.
+
+        It has a run directory in that of the run.
+        """
+        config, path = self.plan.config, self.directory.path / PILOT
+        plan, checkpoint = Plan.open(pilot_of(config)), None
+        if path.exists():
+            directory = RunDirectory.open(path)
+            checkpoint, _ = Checkpoints(path).newest()
+        else:
+            directory = RunDirectory.create(plan.config, path)
+        ran = directory.summary()
+        if ran is None:
+            pilot = _Run(plan, directory, self.machines, time.perf_counter(), None, None)
+            with directory.hold(), pilot._marked():
+                summary = pilot._go(checkpoint).summary
+        else:
+            summary = Summary.model_validate(ran)
+        topology, dims = build_topology(config), chosen_dims(config, summary)
+        chosen = with_dims(config, topology, dims)
+        self.directory.settle(chosen, pilot_figures(config, topology, dims, summary))
+        return chosen
 
 
 def _machines(plan: Plan) -> AbstractContextManager[Sequence[Machine]]:

@@ -113,6 +113,8 @@ class Communication(Figures):
 
     train: Traffic
     evaluation: Traffic
+    calibration: Traffic | None = None
+    """Null without ``inference.calibration``."""
     inference: InferenceTraffic
     lost_messages: int
     rejected_frames: int

@@ -15,23 +15,32 @@ _COUNT, _MEASURE, _SHARE = ",.0f", ",.6g", ".3f"
 
 
 def beside(summaries: Mapping[str, Summary]) -> Table:
-    """One column a run, by its name; of two runs also the second as against the first.
-
-    Counts and measures are compared in percent, shares and errors by their difference.
-    """
+    """The table of `compared`."""
+    columns, rows = compared(summaries)
     table = Table(title="Side by side", title_justify="left")
     table.add_column("")
-    for name in summaries:
+    for name in columns:
         table.add_column(name, justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def compared(summaries: Mapping[str, Summary]) -> tuple[list[str], list[list[str]]]:
+    """Names of the columns, and rows that begin with the name of a figure.
+
+    One column a run, by its name; of two runs also the second as against the first: counts and
+    measures in percent, shares and errors as their difference.
+    """
     pair = len(summaries) == 2
-    if pair:
-        table.add_column("against the first", justify="right")
+    columns = [*summaries, *(["against the first"] if pair else [])]
+    rows = []
     for name, form, value in _rows(list(summaries.values())):
         values = [value(summary) for summary in summaries.values()]
         if any(v is not None for v in values):
             change = [_change(form, *values)] if pair else []
-            table.add_row(name, *("-" if v is None else f"{v:{form}}" for v in values), *change)
-    return table
+            rows.append([name, *("-" if v is None else f"{v:{form}}" for v in values), *change])
+    return columns, rows
 
 
 def _rows(summaries: list[Summary]) -> list[Row]:

@@ -84,6 +84,11 @@ def figures_of(config: Config) -> dict[str, Figure]:
             if wants_pilot(config)
             else []
         ),
+        *(
+            [Figure("calibration_bytes", "bytes of calibration", "bytes", "lower")]
+            if config.inference.calibration
+            else []
+        ),
         Figure("inference_bytes", "bytes in inference", "bytes", "lower"),
         Figure("inference_bytes_per_sample", "bytes an inferred sample", "bytes", "lower"),
     ]
@@ -129,6 +134,8 @@ def headline(summary: Summary) -> dict[str, float | None]:
         if traffic.radio is not None:
             found[f"{phase}_seconds"] = traffic.radio.seconds
             found[f"{phase}_joules"] = traffic.radio.joules
+    if c.calibration is not None:
+        found["calibration_bytes"] = c.calibration.bytes_total
     if summary.pilot is not None:
         found["pilot_bytes"] = summary.pilot.bytes_total
     return found | {

@@ -3,27 +3,19 @@
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from sheafnet.config import Config
 from sheafnet.errors import ConfigError, RunDirectoryError
-from sheafnet.method import Method
 from sheafnet.network.frame import PHASES
-from sheafnet.runtime.diagnosis import contrasted, diagnose_training
 from sheafnet.runtime.finding import Finding
-from sheafnet.runtime.rundir import RunDirectory
-from sheafnet.runtime.summary import SCHEMA, Communication, Summary
+from sheafnet.runtime.loaded import LoadedRun, form_of, labelled
+from sheafnet.runtime.summary import Communication, Summary, Traffic
 from sheafnet.studies.beside import beside
-from sheafnet.topology import build_topology
-from sheafnet.validation import check_model
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 NOT_COUNTED = (
@@ -31,29 +23,28 @@ NOT_COUNTED = (
 )
 
 
-def print_run(console: Console, directory: RunDirectory) -> None:
+def print_run(console: Console, run: LoadedRun) -> None:
     """Print a finished or broken-off run."""
-    about, figures = directory.about(), directory.summary()
-    if figures is not None:
-        with _form_of(directory.path / "summary.json"):
-            parts = list(summary_tables(_summary(directory, figures)))
+    about = run.about
+    if run.summary is not None:
+        with form_of(run.path / "summary.json"):
+            parts = list(summary_tables(run.summary))
     else:
-        parts = list(_partial_tables(directory))
+        parts = list(_partial_tables(run))
     status = about["status"]
     problem = f": {about['error']}" if "error" in about else ""
     parts.append(Text(f"Run {status}{problem}", style="" if status == "finished" else "yellow"))
-    if "left_out" in about:
-        with _form_of(directory.path / "run.json"):
+    with form_of(run.path / "run.json"):
+        if "left_out" in about:
             parts.append(Text(f"Left out: {', '.join(about['left_out'])}"))
-    with _form_of(directory.path / "run.json"):
         parts += [Text(str(note), style="yellow") for note in about.get("recoveries", ())]
     _print_plain(console, parts)
-    console.print(Text(f"Run directory: {directory.path}"), soft_wrap=True)
+    console.print(Text(f"Run directory: {run.path}"), soft_wrap=True)
     if status != "finished":
-        console.print(Text(f"sheafnet resume {directory.path}  goes on with it"), soft_wrap=True)
+        console.print(Text(f"sheafnet resume {run.path}  goes on with it"), soft_wrap=True)
 
 
-def print_beside(console: Console, directories: Sequence[RunDirectory]) -> None:
+def print_beside(console: Console, runs: Sequence[LoadedRun]) -> None:
     """Print finished runs side by side.
 
     Raises:
@@ -61,47 +52,15 @@ def print_beside(console: Console, directories: Sequence[RunDirectory]) -> None:
     """
     parts: list[RenderableType] = [Text()]
     summaries: dict[str, Summary] = {}
-    names = [directory.path.resolve().name for directory in directories]
-    for name, directory in zip(names, directories, strict=True):
-        figures = directory.summary()
-        if figures is None:
+    for label, run in labelled(runs).items():
+        if run.summary is None:
             raise RunDirectoryError(
-                f"{directory.path}: is not finished (`sheafnet resume {directory.path}` goes on "
-                "with it); only finished runs can stand side by side."
+                f"{run.path}: is not finished (`sheafnet resume {run.path}` goes on with it); only "
+                "finished runs can stand side by side."
             )
-        label = name if names.count(name) == 1 else str(directory.path)
-        with _form_of(directory.path / "summary.json"):
-            summaries[label] = _summary(directory, figures)
+        summaries[label] = run.summary
     parts.append(beside(summaries))
     _print_plain(console, parts)
-
-
-def _summary(directory: RunDirectory, figures: Mapping[str, Any]) -> Summary:
-    found = figures.get("schema")
-    if found != SCHEMA:
-        raise RunDirectoryError(
-            f"{directory.path / 'summary.json'}: is of schema {found}; this sheafnet reads "
-            f"{SCHEMA}."
-        )
-    try:
-        return Summary.model_validate(figures)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise RunDirectoryError(
-            f"{directory.path / 'summary.json'}: is no summary of this version: "
-            f"{'.'.join(map(str, first['loc']))}: {first['msg']}."
-        ) from None
-
-
-@contextmanager
-def _form_of(path: Path) -> Iterator[None]:
-    """What is missing, or of another type, is the fault of the file at `path`."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise RunDirectoryError(
-            f"{path}: has not the form of this version ({type(error).__name__}: {error})."
-        ) from None
 
 
 def _print_plain(console: Console, parts: Sequence[RenderableType]) -> None:
@@ -123,7 +82,7 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
         f"{s.rounds} training rounds, seed {s.seed}, {s.backend} backend, {s.actors} "
         f"{'actor' if s.actors == 1 else 'actors'}"
     )
-    yield _communication({name: getattr(s.communication, name).model_dump() for name in PHASES})
+    yield _communication({n: traffic.model_dump() for n, traffic in _by_phase(s.communication)})
     each = s.communication.inference.bytes_per_inferred_sample
     yield Text(
         "Inference: no sample was missing."
@@ -171,6 +130,14 @@ _ROWS = {
 }
 
 
+def _by_phase(communication: Communication) -> Iterator[tuple[str, Traffic]]:
+    """The phases that the run had."""
+    for name in PHASES:
+        traffic: Traffic | None = getattr(communication, name)
+        if traffic is not None:
+            yield name, traffic
+
+
 def _communication(phases: Mapping[Any, Mapping[str, Any]]) -> Table:
     """One column a phase; the floor and the overhead are known only of finished runs."""
     table = Table(title="Bytes between nodes", title_justify="left")
@@ -191,7 +158,9 @@ def _radio(communication: Communication) -> Iterable[RenderableType]:
     table = Table(title="Simulated time and energy of the links", title_justify="left")
     table.add_column("")
     found = {
-        name: radio for name in PHASES if (radio := getattr(communication, name).radio) is not None
+        name: traffic.radio
+        for name, traffic in _by_phase(communication)
+        if traffic.radio is not None
     }
     for name in found:
         table.add_column(name, justify="right")
@@ -280,45 +249,32 @@ def _missing(summary: Summary) -> Table:
     return table
 
 
-def _partial_tables(directory: RunDirectory) -> Iterable[RenderableType]:
+def _partial_tables(run: LoadedRun) -> Iterable[RenderableType]:
     """What the appended files of an unfinished run tell."""
-    config = directory.config()
-    yield Text(f"\n{config.get('name')}: not finished; this is what was logged.")
-    with _form_of(directory.path / "ledger.jsonl"):
-        table = _logged(directory.lines("ledger"))
+    yield Text(f"\n{run.directory.config().get('name')}: not finished; this is what was logged.")
+    table = _logged(run)
     if table is not None:
         yield table
-    rounds = directory.path / "rounds.jsonl"
-    with _form_of(rounds):
-        lines = [line for line in directory.lines("rounds") if line["phase"] == "train"]
-        last = _last_round(lines)
+    with form_of(run.path / "rounds.jsonl"):
+        last = _last_round(run.lines("train"))
     if last is not None:
         yield last
     try:
-        checked = check_model(Config, config, source=str(directory.path / "config.yaml"))
-        method = Method.open(checked, build_topology(checked))
+        found = run.findings()
     except ConfigError:
         yield Text("Diagnosis: none; its config.yaml is of another version.")
     else:
-        with _form_of(rounds):
-            found = diagnose_training(lines, contrasted(method), checked)
         yield _diagnosis(found)
 
 
-def _logged(lines: Iterable[Mapping[str, Any]]) -> Table | None:
-    """The bytes that the lines of a ledger sum up to; None where there are none."""
+def _logged(run: LoadedRun) -> Table | None:
+    """The bytes that its ledger sums up to; None where it is empty."""
     phases: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        if line["phase"] not in PHASES:
-            raise ValueError(f"{line['phase']!r} is no phase")
-        figures = phases.setdefault(line["phase"], {"bytes_total": 0, "seen": set()})
-        figures["seen"].add(line["round"])
-        for key, value in line.get("sent", {}).items():
-            figures[key] = figures.get(key, 0) + value
-            if key != "messages":
-                figures["bytes_total"] += value
-    for figures in phases.values():
-        figures["rounds"] = len(figures["seen"])
+    for phase, edges in run.sent().items():
+        sums = [traffic.model_dump() for traffic in edges.values()]
+        phases[phase] = {key: sum(each[key] for each in sums) for key in sums[0]}
+        phases[phase]["rounds"] = run.rounds_logged(phase)
+        del phases[phase]["floor_bytes"]
     return _communication(phases) if phases else None
 
 

@@ -89,6 +89,7 @@ def test_actors_give_the_same_digest_as_the_loop(tiny: MakeConfig) -> None:
     assert {phase: len(s) for phase, s in real["seconds"].items()} == {
         "train": 2,
         "evaluation": 1,
+        "calibration": 0,
         "inference": 1,
     }
     assert real["startup_s"] > 0

@@ -21,6 +21,7 @@ from sheafnet.errors import ConfigError
 from sheafnet.nodes.records import TrainRecord
 from sheafnet.runtime.host import Host
 from sheafnet.runtime.keep import _FAULTY_LEDGER_LINE
+from sheafnet.runtime.loaded import load_run
 from sheafnet.runtime.measurements import Measurements
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
@@ -299,7 +300,7 @@ def test_what_happened_is_printed(tiny: MakeConfig, tmp_path: Path) -> None:
     for name, overrides, shown in (("storm", [STORM], True), ("calm", [], False)):
         result = sheafnet.simulate(tiny(*overrides), run_dir=tmp_path / name)
         console = Console(width=100, record=True, file=(tmp_path / f"{name}.txt").open("w"))
-        print_run(console, RunDirectory.open(result.directory))
+        print_run(console, load_run(result.directory))
         text = console.export_text()
         assert ("under simulated faults" in text) is shown
         if shown:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_BYTES, MAX_ROWS, VERSION = 1 << 28, 1 << 24, 1
-PROJECTION, GRADIENT, GALLERY, PROTOTYPES, REQUEST, ANSWER, ESTIMATE = range(7)
+PROJECTION, GRADIENT, GALLERY, PROTOTYPES, REQUEST, ANSWER, ESTIMATE, CALIBRATION = range(8)
 NONE, FLOAT32, FLOAT16, BFLOAT16, INT8, INT8_ROW, INT8_CHANNEL = range(7)
 VALUE_BYTES = {NONE: 0, FLOAT32: 4, FLOAT16: 2, BFLOAT16: 2, INT8: 1, INT8_ROW: 1, INT8_CHANNEL: 1}
 SMALLEST_SCALE = 2.0**-126
@@ -106,7 +106,7 @@ def _read(buffer: bytes) -> Fields:
     if reader.take(5) != checksum or reader.at != len(buffer):
         raise NoFrameError("a wrong checksum, or more after it")
     version, kind = divmod(head, 16)
-    known = version == VERSION and kind <= ESTIMATE and direction <= 1 and dtype <= INT8_CHANNEL
+    known = version == VERSION and kind <= CALIBRATION and direction <= 1 and dtype <= INT8_CHANNEL
     if not known or rows > MAX_ROWS:
         raise NoFrameError("a field that is out of range")
     return Fields(kind, run, incarnation, round_, edge, direction, dtype, rows, mask, payload)
@@ -145,7 +145,7 @@ class Rules:
         return self._right_rows(frame, named, limit) and _right_values(frame, self.dims[frame.edge])
 
     def _right_rows(self, frame: Fields, named: list[int] | None, limit: int) -> bool:
-        if frame.kind in (PROJECTION, GRADIENT, GALLERY):
+        if frame.kind in (PROJECTION, GRADIENT, GALLERY, CALIBRATION):
             return named is None and frame.rows == limit
         if frame.kind == REQUEST:
             return named is not None and frame.rows == 0

@@ -1,8 +1,8 @@
 """The whole stack that a frame meets on its way in, beside what has to become of it.
 
 Node a of a triangle (a-b with d_ij 2, a-c with 3, b-c with 4) has asked b for rows 1 and 20 in
-round 5. A batch has 24 rows, a gallery 7, and there are 5 classes; all seven kinds are in use, and
-estimates are exchanged three times.
+round 5. A batch has 24 rows, a gallery 7, a calibration 6, and there are 5 classes; all eight kinds
+are in use, and estimates are exchanged three times.
 """
 
 import numpy as np
@@ -27,6 +27,7 @@ ROWS = {
     Kind.REQUEST: 24,
     Kind.ANSWER: 24,
     Kind.ESTIMATE: 24,
+    Kind.CALIBRATION: 6,
 }
 ITERATIONS = 3
 ASKED = (1, 20)

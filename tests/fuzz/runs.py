@@ -23,7 +23,7 @@ from rich.console import Console
 
 from sheafnet.config import Config
 from sheafnet.errors import RunDirectoryError
-from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.runtime.loaded import load_run
 from sheafnet.runtime.simulate import simulate
 from sheafnet.studies.tables import print_run
 from sheafnet.validation import check_model
@@ -82,8 +82,7 @@ def look(run: Path) -> str:
     """
     text = io.StringIO()
     try:
-        directory = RunDirectory.open(run)
-        print_run(Console(file=text, force_terminal=False, width=100), directory)
+        print_run(Console(file=text, force_terminal=False, width=100), load_run(run))
     except RunDirectoryError as error:
         if str(run) not in str(error):
             raise AssertionError(f"no file is named: {error}") from error

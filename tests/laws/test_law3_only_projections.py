@@ -60,7 +60,7 @@ def test_every_buffer_is_a_frame_of_the_method_and_of_its_edges_size(
     assert kinds[Kind.GALLERY] == kinds[Kind.PROTOTYPES] == 10
     assert kinds[Kind.GRADIENT] == 0
     assert kinds[Kind.REQUEST] == kinds[Kind.ANSWER] > 0
-    assert kinds[Kind.ESTIMATE] == 0
+    assert kinds[Kind.ESTIMATE] == kinds[Kind.CALIBRATION] == 0
     for frame in frames:
         dim = topology.edges[frame.edge].dim
         assert len(frame.payload) == 4 * dim * frame.rows

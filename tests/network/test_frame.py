@@ -150,6 +150,16 @@ GOLDEN = {
         33,
         24,
     ),
+    # One event: (1, 2) float32: 1.0 = 0000803f, -2.0 = 000000c0. 21 + 8 = 29.
+    "calibration": (
+        Frame(
+            Kind.CALIBRATION, 0x80000001, 0, 0, 5, 1, WireDtype.FLOAT32, 1, None,
+            bytes.fromhex("0000803f000000c0"),
+        ),
+        "9b 17 ce80000001 00 00 05 01 01 01 c0 c408 0000803f000000c0 ceda00ed52",
+        29,
+        21,
+    ),
 }  # fmt: skip
 
 PROJECTION, ANSWER = GOLDEN["projection"][0], GOLDEN["answer"][0]
@@ -346,7 +356,7 @@ def allowed(field: str, value: Any) -> bool:
     if type(value) is not int or not 0 <= value <= 0xFFFFFFFF:
         return False
     return {
-        "head": value in range(16, 23),
+        "head": value in range(16, 24),
         "direction": value in (0, 1),
         "dtype": value in range(7),
         "rows": value <= 2**24,
@@ -376,7 +386,7 @@ def test_any_element_in_any_field_with_a_right_checksum(position):
         (0, "00", "version 0"),
         (0, "20", "version 2"),
         (0, "cd1010", "version 257"),
-        (0, "17", "unknown kind 7"),
+        (0, "18", "unknown kind 8"),
         (0, "1f", "unknown kind 15"),
         (3, "ff", "32-bit number"),
         (3, "c3", "32-bit number"),

@@ -78,6 +78,7 @@ def test_every_lie_in_a_byte_before_the_payload_is_judged_by_its_fields() -> Non
         Kind.ANSWER: 127 + 1 + 1,
         # The same, and the two other steps of the round, whose number takes three bytes.
         Kind.ESTIMATE: 127 + 1 + 1 + 2,
+        Kind.CALIBRATION: numbers,
     }
 
 
@@ -159,7 +160,7 @@ def test_a_frame_of_another_edge_of_its_receiver_has_not_its_shape() -> None:
     for kind, frame in honest_frames(DTYPES[0], AC).items():
         if kind is not Kind.REQUEST:
             receiver.board.deliver(encode(replace(decode(frame), edge=AB)))
-    assert fates(receiver) == {"rejected": 6}
+    assert fates(receiver) == {"rejected": 7}
     receiver.check_unharmed()
 
 

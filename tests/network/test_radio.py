@@ -60,6 +60,24 @@ def test_steps_of_diffusion_follow_each_other() -> None:
     second = Sending(Kind.ESTIMATE, 0, 0, 0, BYTES, 1, 1, step=2)
     path = [*everybody(PATH, Kind.ESTIMATE, step=1), second]
     assert radio(PATH).seconds(path) == pytest.approx(4 + 1 + 0.25)
+    # What the middle makes of the first one it may tell once that is there, not once it is sent.
+    heard = Sending(Kind.ESTIMATE, 0, 0, 0, BYTES, 1, 1, step=1)
+    told = Sending(Kind.ESTIMATE, 1, 0, 0, BYTES, 1, 1, step=2)
+    assert radio(PATH).seconds([heard, told]) == pytest.approx((1 + 0.25) + (1 + 0.25))
+
+
+def test_an_answer_on_its_way_holds_nobody_up() -> None:
+    """0-1 is far, 1-2 takes 13 s a message. 1 may answer 2 as soon as it is asked, at 13.25 s,
+    though the answer of 0 is on its way to it then, from 12 s to 22 s."""
+    far = SLOW.model_copy(update={"name": "far", "latency_s": 10.0})
+    crawl = SLOW.model_copy(update={"name": "crawl", "bandwidth_bps": 1000.0 / 13})
+    sent = [
+        Sending(Kind.REQUEST, 0, 1, 0, BYTES, 1, 1),
+        Sending(Kind.REQUEST, 1, 1, 0, BYTES, 1, 1),
+        Sending(Kind.ANSWER, 0, 0, 0, BYTES, 1, 1),
+        Sending(Kind.ANSWER, 1, 0, 0, BYTES, 1, 1),
+    ]
+    assert Radio(PATH, [far, crawl]).seconds(sent) == pytest.approx(13.25 + 13 + 0.25)
 
 
 def test_a_message_takes_its_bits_and_the_latency() -> None:

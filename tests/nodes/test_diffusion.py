@@ -13,7 +13,7 @@ import torch
 import sheafnet
 from sheafnet.config import Config
 from sheafnet.network.frame import Kind
-from sheafnet.nodes import inference, probe
+from sheafnet.nodes import diffusion, inference, probe
 from sheafnet.nodes.events import inference_events, missing_rows
 from sheafnet.runtime.plan import Plan
 from sheafnet.validation import check_model
@@ -264,6 +264,16 @@ def test_a_way_that_is_down_closes_both(tmp_path: Path) -> None:
     assert fates["dropped"].messages == 2 * 2
     assert fates["missed"].messages == 2 * (1 + 4 + 1 + 1 + 4)
     assert found.missing.per_node["n2"].unanswered == 6
+
+
+def test_what_was_answered_stays_beside_what_is_estimated() -> None:
+    answered = torch.tensor([True, False, False, True])
+    true, guessed = torch.tensor([[1.0, 2.0], [7.0, 8.0]]), torch.tensor([[3.0, 4.0], [9.0, 9.0]])
+    here = torch.tensor([False, True, False, True])  # of the last row it has both
+    known, rows = diffusion._beside((answered, true), here, guessed)
+    assert known.tolist() == [True, True, False, True]
+    assert rows.tolist() == [[1.0, 2.0], [3.0, 4.0], [7.0, 8.0]]
+    assert diffusion._beside(None, here, guessed) == (here, guessed)
 
 
 def test_what_was_heard_stays_where_the_next_is_lost() -> None:

@@ -12,6 +12,7 @@ from sheafnet.config import TrainingConfig
 from sheafnet.errors import ConfigError
 from sheafnet.nodes.neural import NeuralDual
 from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.sheaf.calibration import HALF_WIDTH
 from sheafnet.sheaf.estimators import Moments, ridge_estimate
 from tests.conftest import MakeConfig, of_phase
 
@@ -61,6 +62,19 @@ def test_rows_get_the_variance_of_what_answered_them() -> None:
     assert float(variance[0].max()) < 1e-6  # both neighbours tell all
     assert float(variance[1][0]) == pytest.approx(h[:, 0].var(), rel=0.1)
     assert float(variance[1][1]) == pytest.approx(0.25, rel=0.2)
+
+
+def test_an_interval_of_ninety_percent_holds_as_often() -> None:
+    random = np.random.default_rng(9)
+    p = random.standard_normal((20_000, 2))
+    h = p @ random.standard_normal((2, 3)) + random.standard_normal((20_000, 3)) * [0.2, 1, 3]
+    moments = gathered(h[:10_000], p[:10_000], [2])
+    new = torch.ones(10_000, dtype=torch.bool)
+    guess, variance = ridge_estimate(
+        {0: (new, torch.from_numpy(p[10_000:]).float())}, 10_000, moments, 1e-9
+    )
+    inside = (guess - torch.from_numpy(h[10_000:])).abs() <= HALF_WIDTH * variance.sqrt()
+    np.testing.assert_allclose(inside.double().mean(dim=0), 0.9, atol=0.015)
 
 
 def test_the_neural_map_learns_what_is_not_affine_and_where_it_is_unsure() -> None:

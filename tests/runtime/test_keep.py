@@ -9,6 +9,7 @@ from rich.console import Console
 import sheafnet
 from sheafnet.errors import ConfigError
 from sheafnet.runtime.keep import Keep, least_bytes
+from sheafnet.runtime.loaded import load_run
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.studies.tables import print_run
@@ -79,5 +80,5 @@ def test_a_bounded_run_stays_within_and_its_sums_are_those_of_the_full_one(
     ]
     assert set(directory.summary() or {}) == set(full.summary.model_dump(mode="json"))
     told = io.StringIO()
-    print_run(Console(file=told, width=200), directory)
+    print_run(Console(file=told, width=200), load_run(directory.path))
     assert "Left out: the parameters (" in told.getvalue()

@@ -1,5 +1,6 @@
 """d_ij chosen by a pilot: what neighbours share, under a threshold or a budget."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import torch
 import yaml
 
 import sheafnet
+from sheafnet.datasets import synthetic
 from sheafnet.errors import ConfigError, RunDirectoryError
 from sheafnet.nodes.alignment import canonical_correlations
+from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.pilot import chosen_dims, correlations, round_bytes, wants_pilot
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.topology import build_topology
-from tests.conftest import MakeConfig, of_phase
+from tests.conftest import MakeConfig, artifacts, of_phase
 
 AUTO = ("defaults.edge.comparison_dim=auto", "pilot.rounds=4")
 
@@ -123,6 +126,54 @@ def test_a_budget_is_kept_and_spent(piloted, tiny: MakeConfig) -> None:
     assert dims == list(summary.pilot.comparison_dims.values())
 
 
+def test_a_budget_buys_the_largest_product_of_information(piloted, tiny: MakeConfig) -> None:
+    """Of strong and weak edges, against a search of every allocation."""
+    _, run = piloted()
+    found = sheafnet.runtime.summary.Summary.model_validate(
+        RunDirectory.open(run / "pilot").summary()
+    )
+    shared = {
+        "a~b": [0.99, 0.98, 0.97, 0.96],
+        "a~c": [0.9, 0.5, 0.4, 0.0],
+        "a~d": [0.5, 0.45, 0.4, 0.35],
+        "b~c": [0.3, 0.29, 0.1, 0.05],
+        "c~d": [0.8, 0.79, 0.1, 0.1],
+    }
+    per_edge = {
+        arrow: quality.model_copy(
+            update={"canonical_correlations": shared["~".join(sorted(arrow.split("->")))]}
+        )
+        for arrow, quality in found.alignment.per_edge.items()
+    }
+    alignment = found.alignment.model_copy(update={"per_edge": per_edge})
+    summary = found.model_copy(update={"alignment": alignment})
+    for extra in range(1, 12):
+        budget = 5 * 2 * (16 * 4 + 32) + extra * 2 * 16 * 4
+        config = tiny(*AUTO, f"pilot.budget={budget}")
+        names = [build_topology(config).edge_name(edge) for edge in range(5)]
+
+        def product(dims: tuple[int, ...], names: list[str] = names) -> float:
+            found = [shared[name][:dim] for name, dim in zip(names, dims, strict=True)]
+            return float(np.prod([-np.log(1 - np.square(rhos)).sum() for rhos in found]))
+
+        best = max(
+            product(d) for d in itertools.product(range(1, 5), repeat=5) if sum(d) == 5 + extra
+        )
+        dims = chosen_dims(config, summary)
+        assert sum(dims) == 5 + extra
+        assert product(tuple(dims)) == pytest.approx(best)
+
+
+def test_the_pilot_looks_at_the_validation_split_once(piloted) -> None:
+    summary, run = piloted("evaluation.every=2")
+    pilot = RunDirectory.open(run / "pilot")
+    assert pilot.config()["evaluation"]["split"] == "validation"
+    assert len(of_phase(list(pilot.lines("rounds")), "evaluation")) == 1
+    written = yaml.safe_load((run / "config.yaml").read_text())["evaluation"]
+    assert (written["split"], written["every"]) == ("test", 2)
+    assert summary.alignment.per_edge["a->b"].canonical_correlations is None
+
+
 def test_a_listed_dimension_stays_and_counts(tiny: MakeConfig, tmp_path: Path) -> None:
     edges = "edges=[{between: [a, b], comparison_dim: 3}, [b, c], [c, d], [d, a], [a, c]]"
     config = tiny(*AUTO, edges, "pilot.threshold=0.01")
@@ -151,6 +202,88 @@ def test_it_goes_on_after_the_pilot(tiny: MakeConfig, tmp_path: Path) -> None:
     assert again.pilot.comparison_dims == whole.pilot.comparison_dims
     assert again.alignment == whole.alignment
     assert again.communication == whole.communication
+
+
+def test_it_goes_on_in_the_pilot(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(*AUTO, "run.checkpoint_every=1", "run.stretch=2")
+    sheafnet.simulate(config, run_dir=tmp_path / "whole")
+    run, step = tmp_path / "run", Coordinator.step
+    taken: list[Progress | None] = []
+
+    def interrupted(self):
+        if len(taken) == 2:
+            raise KeyboardInterrupt
+        taken.append(step(self))
+        return taken[-1]
+
+    monkeypatch.setattr(Coordinator, "step", interrupted)
+    with pytest.raises(sheafnet.errors.Interrupted, match=f"sheafnet resume {run}` goes on"):
+        sheafnet.simulate(config, run_dir=run)
+    for folder in (run, run / "pilot"):
+        assert RunDirectory.open(folder).about()["status"] == "interrupted"
+    taken.clear()
+    with pytest.raises(sheafnet.errors.Interrupted):  # again, two stretches later
+        sheafnet.resume(run)
+    monkeypatch.setattr(Coordinator, "step", step)
+    sheafnet.resume(run)
+    for folder in ("", "pilot"):
+        assert artifacts(run / folder) == artifacts(tmp_path / "whole" / folder)
+    assert RunDirectory.open(run).config() == RunDirectory.open(tmp_path / "whole").config()
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_killed_between_the_pilot_and_the_run(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled: bool
+) -> None:
+    """The choice is noted, but config.yaml is not replaced; or it is, and nothing has begun."""
+    config = tiny(*AUTO)
+    sheafnet.simulate(config, run_dir=tmp_path / "whole")
+    settle = RunDirectory.settle
+
+    def killed(self, *chosen):
+        before = (self.path / "config.yaml").read_bytes()
+        settle(self, *chosen)
+        if not settled:
+            (self.path / "config.yaml").write_bytes(before)
+        raise SystemExit
+
+    monkeypatch.setattr(RunDirectory, "settle", killed)
+    with pytest.raises(sheafnet.errors.Interrupted):
+        sheafnet.simulate(config, run_dir=tmp_path / "run")
+    monkeypatch.setattr(RunDirectory, "settle", settle)
+    sheafnet.resume(tmp_path / "run")
+    assert artifacts(tmp_path / "run") == artifacts(tmp_path / "whole")
+
+
+def test_what_the_pilot_cannot_do_is_refused_first(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of inference may be larger than the validation split, which lacks nothing else."""
+    monkeypatch.setattr(synthetic, "VALIDATION_EVENTS", 12)
+    sheafnet.simulate(tiny(*AUTO, "inference.batch_size=20"), run_dir=tmp_path / "run")
+    monkeypatch.setattr(synthetic, "VALIDATION_EVENTS", 1)
+    with pytest.raises(ConfigError, match="retrieval needs at least 2"):
+        sheafnet.simulate(tiny(*AUTO), run_dir=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_end_that_heard_nothing_leaves_it_to_the_other(piloted, tiny: MakeConfig) -> None:
+    _, run = piloted()
+    found = sheafnet.runtime.summary.Summary.model_validate(
+        RunDirectory.open(run / "pilot").summary()
+    )
+    topology = build_topology(tiny(*AUTO))
+    per_edge = dict(found.alignment.per_edge)
+    one = per_edge["b->a"].canonical_correlations
+    del per_edge["a->b"], per_edge["b->c"], per_edge["c->b"]
+    alignment = found.alignment.model_copy(update={"per_edge": per_edge})
+    summary = found.model_copy(update={"alignment": alignment})
+    names = [topology.edge_name(edge) for edge in range(5)]
+    assert correlations(summary, topology, names.index("a~b")) == one
+    assert correlations(summary, topology, names.index("b~c")) == [0.0] * 4
+    assert chosen_dims(tiny(*AUTO), summary)[names.index("b~c")] == 1
 
 
 def test_a_generated_network_is_listed_with_its_dims(tiny: MakeConfig, tmp_path: Path) -> None:
@@ -191,9 +324,7 @@ def test_bad_words(tiny: MakeConfig, tmp_path: Path) -> None:
         tiny(*AUTO, "pilot.threshold=0.2", "pilot.budget=1000")
     with pytest.raises(ConfigError, match=r"pilot\.budget = 100: one dimension .* 960 bytes"):
         sheafnet.simulate(tiny(*AUTO, "pilot.budget=100"), run_dir=tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["pilot"]
-    with pytest.raises(RunDirectoryError, match="exists already"):
-        sheafnet.simulate(tiny(*AUTO), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(RunDirectoryError, match="exists already"):

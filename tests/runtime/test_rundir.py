@@ -16,6 +16,7 @@ from rich.console import Console
 import sheafnet
 from sheafnet.config import Config
 from sheafnet.errors import DivergenceError, RunDirectoryError
+from sheafnet.runtime.loaded import load_run
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.studies.tables import print_run
 from tests.conftest import TINY, MakeConfig
@@ -109,7 +110,7 @@ def test_damaged_folders_are_named_not_traced(tiny: MakeConfig, tmp_path: Path) 
         list(directory.lines("rounds"))
     (directory.path / "summary.json").write_text('{"schema": 1}')
     with pytest.raises(RunDirectoryError, match=r"summary\.json"):
-        print_run(Console(), directory)
+        print_run(Console(), load_run(directory.path))
     (directory.path / "run.json").write_text("[1]")
     with pytest.raises(RunDirectoryError, match=r"run\.json"):
         RunDirectory.open(directory.path)

@@ -1,5 +1,9 @@
 """Findings of a finished run, on both sides of every bound, from figures made by hand."""
 
+import math
+
+import pytest
+
 from sheafnet.config import InferenceConfig
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.shortfalls import overfitting, reconstruction, zero_shot
@@ -149,6 +153,20 @@ def test_overfitting_is_a_recall_below_what_the_training_contrast_promises() -> 
     assert overfitting(high, contrast, 11) == []
 
 
+def test_with_a_memory_the_same_contrast_promises_more() -> None:
+    """10 negatives at one end and 10 + 3 * 11 at the other: sqrt(10 * 43) = 20.7 instead of 10."""
+    edges = {"a->b": (0.4, None), "b->a": (0.4, None)}
+    found = alignment(edges, accuracy=None, gallery=91)
+    contrast = {"a~b": math.log(10 / 9)}
+    assert overfitting(found, contrast, 11) == []  # promises 0.5, see above
+    promised = 1 / (1 + 90 / 9 / math.sqrt(430))
+    bound = only(overfitting(found, contrast, 11, memory=3)).bound
+    assert bound == pytest.approx(0.75 * promised)
+    assert promised - 3 * math.sqrt(promised * (1 - promised) / 91) > bound > 0.4
+    # No better than guessing among 11 at one end and 44 at the other: nothing is promised.
+    assert overfitting(found, {"a~b": math.log(22) + 0.01}, 11, memory=3) == []
+
+
 def test_a_gap_of_less_than_a_quarter_is_ordinary() -> None:
     # c = 0 promises every event; 3 standard errors of p = 1 are 0
     def found(recall: float) -> list[Finding]:
@@ -184,6 +202,12 @@ def test_diffusion_is_judged_where_it_is_used() -> None:
     found = only(reconstruction(missing(nodes, used="diffusion"), RIDGE))
     assert found.figure == "missing.per_node.NODE.estimators.diffusion.nmse"
     assert found.text.endswith("more training.rounds, inference.estimator=ridge.")
+
+
+def test_a_neural_dual_map_is_judged_where_it_is_used() -> None:
+    nodes = {"a": {"neural": 3.0, "ridge": 0.3}}
+    found = only(reconstruction(missing(nodes, used="neural"), RIDGE))
+    assert found.figure == "missing.per_node.NODE.estimators.neural.nmse"
 
 
 def test_rows_without_an_answer_do_not_count_against_the_estimator() -> None:

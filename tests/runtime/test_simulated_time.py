@@ -16,6 +16,7 @@ import sheafnet
 from sheafnet.network.frame import Kind
 from sheafnet.network.radio import Sending
 from sheafnet.runtime.keep import least_bytes
+from sheafnet.runtime.loaded import load_run
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import Traffic
@@ -163,7 +164,7 @@ def test_without_energy_there_are_seconds_only(tiny: MakeConfig, tmp_path: Path)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["communication"]["train"]["radio"]["joules"] is None
     console = Console(width=80, file=io.StringIO(), record=True)
-    print_run(console, RunDirectory.open(tmp_path / "run"))
+    print_run(console, load_run(tmp_path / "run"))
     (row,) = [line for line in console.export_text().splitlines() if line.startswith("│ joules  ")]
     assert row.replace(" ", "") == "│joules│-│-│-│"
 
@@ -171,7 +172,7 @@ def test_without_energy_there_are_seconds_only(tiny: MakeConfig, tmp_path: Path)
 def test_the_tables_tell_time_and_energy(tiny: MakeConfig, tmp_path: Path) -> None:
     sheafnet.simulate(tiny(*OWN), run_dir=tmp_path / "run")
     console = Console(width=80, file=io.StringIO(), record=True)
-    print_run(console, RunDirectory.open(tmp_path / "run"))
+    print_run(console, load_run(tmp_path / "run"))
     rows = {
         cells[1].strip(): cells[2].strip()
         for line in console.export_text().splitlines()
