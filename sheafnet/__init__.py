@@ -16,7 +16,9 @@ from sheafnet.version import __version__
 if TYPE_CHECKING:
     from sheafnet.config import Config, load_config
     from sheafnet.errors import SheafnetError
+    from sheafnet.report.page import write_report
     from sheafnet.runtime.coordinator import Progress
+    from sheafnet.runtime.loaded import LoadedRun, load_run
     from sheafnet.runtime.plan import Plan
     from sheafnet.runtime.rundir import RunDirectory
     from sheafnet.runtime.simulate import Result, resume, simulate
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Comparison": "studies.compare",
     "Config": "config",
+    "LoadedRun": "runtime.loaded",
     "Plan": "runtime.plan",
     "Progress": "runtime.coordinator",
     "Result": "runtime.simulate",
@@ -41,15 +44,18 @@ _HOMES = {
     "build_topology": "topology",
     "compare": "studies.compare",
     "load_config": "config",
+    "load_run": "runtime.loaded",
     "resume": "runtime.simulate",
     "scale": "studies.scale",
     "simulate": "runtime.simulate",
     "sweep": "studies.sweep",
+    "write_report": "report.page",
 }
 
 __all__ = [
     "Comparison",
     "Config",
+    "LoadedRun",
     "Plan",
     "Progress",
     "Result",
@@ -63,10 +69,12 @@ __all__ = [
     "build_topology",
     "compare",
     "load_config",
+    "load_run",
     "resume",
     "scale",
     "simulate",
     "sweep",
+    "write_report",
 ]
 
 

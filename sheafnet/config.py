@@ -23,6 +23,7 @@ from pydantic import (
 from sheafnet.document import Origin, read
 from sheafnet.errors import ConfigError
 from sheafnet.faults import FaultsConfig, Probability
+from sheafnet.shipped import find
 from sheafnet.validation import Model as Model
 from sheafnet.validation import check_model
 
@@ -524,11 +525,15 @@ class Config(Model):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read the YAML at `path`, apply overrides of the form ``a.b=c``, and validate.
 
+    Args:
+        path: a file, or the name of a shipped topology, as ``ring``.
+        overrides: one key each.
+
     Raises:
         ConfigError: the file is missing or no YAML, an override is malformed, or a value is wrong;
             names file, line, key and value and says what would be right.
     """
-    values, origin = read(path, overrides)
+    values, origin = read(find(path), overrides)
     config = check_model(Config, values, source=origin)
     config._origin = origin
     return config

@@ -10,6 +10,7 @@ def test_public_names() -> None:
     assert sorted(sheafnet.__all__) == [
         "Comparison",
         "Config",
+        "LoadedRun",
         "Plan",
         "Progress",
         "Result",
@@ -23,10 +24,12 @@ def test_public_names() -> None:
         "build_topology",
         "compare",
         "load_config",
+        "load_run",
         "resume",
         "scale",
         "simulate",
         "sweep",
+        "write_report",
     ]
     for name in sheafnet.__all__:
         assert getattr(sheafnet, name) is not None

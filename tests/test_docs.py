@@ -464,6 +464,10 @@ def test_the_readme_has_commands() -> None:
         "bench",
         "scale",
         "resume",
+        "report",
+        "watch",
+        "export",
+        "doctor",
     }
 
 

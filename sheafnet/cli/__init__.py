@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sheafnet.cli.bench import bench_command
+from sheafnet.cli.doctor import doctor_command
 from sheafnet.cli.options import Format, FormatOption, SetOption
 from sheafnet.cli.progress import run_progress
+from sheafnet.cli.report import export_command, report_command, watch_command
 from sheafnet.cli.studies import compare_command, scale_command, sweep_command
 from sheafnet.config import Config, GraphConfig, MethodName, load_config
 from sheafnet.datasets import DATASETS
@@ -72,7 +74,10 @@ def _root(
 
 @app.command("simulate")
 def _simulate(
-    topology: Annotated[Path, typer.Option(help="The YAML of the network and the run.")],
+    topology: Annotated[
+        Path,
+        typer.Option(help="The YAML of the network and the run, or the name of a shipped one."),
+    ],
     rounds: Annotated[int | None, typer.Option(help="Training rounds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that the run draws.")] = None,
     method: MethodOption = None,
@@ -85,6 +90,9 @@ def _simulate(
         bool,
         typer.Option("--fault-free", help="Run it without its faults, too, and set both beside."),
     ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Watch nodes and edges while it runs, as `watch` does.")
+    ] = False,
     output: FormatOption = Format.text,
 ) -> None:
     """Train the network, lose modalities, infer them, and say what it cost in bytes."""
@@ -93,7 +101,7 @@ def _simulate(
     config = load_config(topology, [*_chosen(method, overrides), *what, *where])
     if fault_free and config.faults is None:
         raise ConfigError(f"--fault-free: {topology} has no faults that could be left out.")
-    with run_progress(output) as (on_start, on_progress):
+    with run_progress(output, live) as (on_start, on_progress):
         result = simulate(config, run_dir=run_dir, on_start=on_start, on_progress=on_progress)
     if not fault_free:
         _print([result.directory], output)
@@ -306,6 +314,10 @@ def _chosen(method: str | None, overrides: Sequence[str] | None) -> list[str]:
     return [f"method={method}", *given]
 
 
+app.command("report")(report_command)
+app.command("watch")(watch_command)
+app.command("export")(export_command)
+app.command("doctor")(doctor_command)
 app.command("compare")(compare_command)
 app.command("sweep")(sweep_command)
 app.command("bench")(bench_command)

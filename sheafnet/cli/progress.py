@@ -19,11 +19,19 @@ Callbacks = tuple[Callable[[Path], None], Callable[[Progress], None]]
 
 
 @contextmanager
-def run_progress(output: Format) -> Iterator[Callbacks]:
-    """A bar on a terminal, plain lines when piped; both on stderr, nothing under --format json."""
+def run_progress(output: Format, live: bool = False) -> Iterator[Callbacks]:
+    """A bar on a terminal, plain lines when piped; both on stderr, nothing under --format json.
+
+    Args:
+        output: of the command.
+        live: on a terminal nodes and edges instead of the bar.
+    """
     console = Console(stderr=True)
     if output is Format.json:
         yield lambda _: None, lambda _: None
+    elif console.is_terminal and live:
+        with _live(console) as callbacks:
+            yield callbacks
     elif console.is_terminal:
         with _bar(console) as callbacks:
             yield callbacks
@@ -57,6 +65,28 @@ def _bar(console: Console) -> Iterator[Callbacks]:
             bar.update(tasks[progress.phase], completed=progress.done, figures=figures)
             for note in progress.notes:
                 console.print(Text(note, style="yellow"))
+            for finding in progress.findings:
+                console.print(Text(f"{finding.signature}: {finding.text}", style="yellow"))
+
+        yield on_start, on_progress
+
+
+@contextmanager
+def _live(console: Console) -> Iterator[Callbacks]:
+    from rich.live import Live
+
+    from sheafnet.report.live import Watched
+
+    with Live(Text("starting"), console=console, auto_refresh=False) as shown:
+        watched: list[Watched] = []
+
+        def on_start(directory: Path) -> None:
+            console.print(f"Run directory: {directory}", soft_wrap=True)
+            watched.append(Watched(directory))
+
+        def on_progress(progress: Progress) -> None:
+            watched[-1].look()
+            shown.update(watched[-1].view(console.height), refresh=True)
             for finding in progress.findings:
                 console.print(Text(f"{finding.signature}: {finding.text}", style="yellow"))
 

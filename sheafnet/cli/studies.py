@@ -41,7 +41,10 @@ PlotOption = Annotated[
 
 
 def compare_command(
-    topology: Annotated[Path, typer.Option(help="The YAML of the network and the run.")],
+    topology: Annotated[
+        Path,
+        typer.Option(help="The YAML of the network and the run, or the name of a shipped one."),
+    ],
     methods: Annotated[
         str,
         typer.Option(
@@ -96,7 +99,10 @@ def compare_command(
 
 
 def sweep_command(
-    topology: Annotated[Path, typer.Option(help="The YAML of the network and the run.")],
+    topology: Annotated[
+        Path,
+        typer.Option(help="The YAML of the network and the run, or the name of a shipped one."),
+    ],
     over: Annotated[
         list[str], typer.Option(metavar="KEY=V1,V2", help="A key and its values; repeat it.")
     ],

@@ -31,6 +31,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import yaml
 
 from sheafnet import document
@@ -299,6 +300,17 @@ class RunDirectory:
                 file.write(f"process {os.getpid()} on {platform.node()} since {_now()}\n".encode())
             yield
             file.truncate(0)
+
+    def held(self) -> bool:
+        """Whether somebody writes here, as far as that can be told from this machine.
+
+        Takes no lock, which could keep out who is about to.
+        """
+        try:
+            _, pid, _, host, *_ = (self.path / "lock").read_text(errors="replace").split()
+            return host != platform.node() or psutil.pid_exists(int(pid))
+        except (OSError, ValueError):
+            return False
 
     def _lock(self, file: FileIO, within_s: float) -> None:
         end = time.monotonic() + within_s

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from sheafnet.config import GraphConfig, load_config
 from sheafnet.document import read
 from sheafnet.errors import ConfigError
+from sheafnet.shipped import find
 from sheafnet.studies.cells import TIMED, Cell, CellResult, read_cells
 from sheafnet.studies.folder import StudyFolder, default_folder
 from sheafnet.studies.growth import exponent, fitted_sizes
@@ -313,7 +314,7 @@ def _refuse_set(overrides: Sequence[str]) -> None:
 
 
 def _refuse_listed(topology: str | Path) -> None:
-    values, origin = read(topology)
+    values, origin = read(find(topology))
     for key in ("nodes", "edges"):
         if values.get(key) is not None:
             raise ConfigError(

@@ -12,7 +12,8 @@ import pytest
 from sheafnet.runtime.scratch import ScratchFolder
 
 MAKES_ONE = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 from sheafnet.runtime.scratch import ScratchFolder
 folder = ScratchFolder()
 (folder.path / "0.0").touch()

@@ -1,0 +1,87 @@
+"""A run where people already look: tables as CSV or Parquet, scalars as TensorBoard events."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from sheafnet.errors import StudyError
+from sheafnet.network.frame import PHASES
+from sheafnet.runtime.loaded import Line, LoadedRun
+from sheafnet.studies.output import write_columns
+
+Target = Literal["csv", "parquet", "tensorboard"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+
+def export(run: LoadedRun, folder: Path, target: Target) -> list[Path]:
+    """Write what `run` logged into `folder`; returns the files.
+
+    As tables: ``rounds-PHASE`` with a row per round and ``ledger`` with a row per line of
+    ledger.jsonl, their columns flat as those of `LoadedRun.rounds` and `LoadedRun.ledger`. As
+    TensorBoard events: every number of every round, by its phase, at the number of the round; of an
+    evaluation at the training rounds before it.
+
+    Raises:
+        RunDirectoryError: a file of the run is spoiled.
+        StudyError: a file cannot be written, or what `target` takes is not installed.
+    """
+    if target == "tensorboard":
+        return [_events(run, folder)]
+    tables = {f"rounds-{phase}": run.rounds(phase) for phase in PHASES}
+    tables["ledger"] = run.ledger()
+    paths = []
+    for name, lines in tables.items():
+        if lines:
+            paths.append(folder / f"{name}.{target}")
+            columns = _columns(lines)
+            write_columns(columns, _doubles(columns), paths[-1])
+    return paths
+
+
+def _columns(lines: Sequence[Line]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for line in lines for name in line)
+    return {name: [line.get(name) for line in lines] for name in names}
+
+
+def _doubles(columns: dict[str, list[Any]]) -> set[str]:
+    """The columns of floating-point numbers; one in which nothing is known is taken for one."""
+    return {
+        name
+        for name, values in columns.items()
+        if all(value is None or type(value) in (int, float) for value in values)
+        and not all(type(value) is int for value in values)
+    }
+
+
+def _events(run: LoadedRun, folder: Path) -> Path:
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    except ImportError:
+        raise StudyError(
+            "tensorboard is not installed: pip install 'sheafnet[tensorboard]'."
+        ) from None
+    try:
+        writer = EventFileWriter(str(folder))
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be written: {error.strerror}.") from None
+    for step, values in _scalars(run):
+        found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        writer.add_event(Event(step=step, wall_time=float(step), summary=Summary(value=found)))
+    writer.close()
+    return max(folder.glob("events.out.tfevents.*"))
+
+
+def _scalars(run: LoadedRun) -> Iterator[tuple[int, dict[str, float]]]:
+    for phase in PHASES:
+        for line in run.rounds(phase):
+            step = line["after"] if phase == "evaluation" else line["round"]
+            yield (
+                step,
+                {
+                    f"{phase}/{name.replace('.', '/')}": float(value)
+                    for name, value in line.items()
+                    if name != "round" and type(value) in (int, float)
+                },
+            )

@@ -1,0 +1,137 @@
+"""The report of a run: whole, self-contained, and true to the run directory."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import sheafnet
+from sheafnet.errors import Interrupted, RunDirectoryError, StudyError
+from sheafnet.report.page import write_report
+from sheafnet.runtime.loaded import load_run
+from tests.conftest import STORM, MakeConfig
+from tests.report.pages import Page
+
+
+def report(output: Path, *runs: Path, figures: Path | None = None) -> Page:
+    write_report(runs, output, figures)
+    return Page(output.read_text())
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, tiny: MakeConfig) -> tuple[Path, Path]:
+    """Two finished runs, the second under every fault."""
+    folder = tmp_path_factory.mktemp("pair")
+    sheafnet.simulate(tiny("evaluation.every=2"), run_dir=folder / "calm")
+    sheafnet.simulate(tiny("evaluation.every=2", STORM), run_dir=folder / "stormy")
+    return folder / "calm", folder / "stormy"
+
+
+def test_a_page_is_whole_and_needs_nothing_else(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    page = report(tmp_path / "report.html", pair[0])
+    assert [i for i, count in page.ids.items() if count > 1] == []
+    outside = [ref for ref in page.references if not ref.startswith(("#", "data:"))]
+    assert outside == []
+    inside = {ref[1:] for ref in page.references if ref.startswith("#")}
+    assert inside <= set(page.ids)
+    # The network, training, quality against bytes (2), heat maps (2), reconstruction.
+    assert page.tags["svg"] == len(page.labels) == 7
+    assert all(page.labels)
+    text = (tmp_path / "report.html").read_text()
+    assert "currentColor" in text
+    assert "#010203" not in text
+    assert not re.search(r"url\((?!#)|@import|<link[^>]+stylesheet", text)
+
+
+def test_the_ledger_is_that_of_the_summary(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    page, summary = report(tmp_path / "r.html", pair[0]), load_run(pair[0]).summary
+    assert summary is not None
+    (ledger,) = [table for table in page.tables if table[0][:2] == ["edge", "phase"]]
+    told = {
+        (row[0], row[1]): [int(c.replace(",", "").replace("-", "0")) for c in row[2:]]
+        for row in ledger[1:]
+    }
+    expected = {
+        (arrow, phase): [
+            b.messages,
+            b.payload_bytes,
+            b.framing_bytes,
+            b.control_bytes,
+            b.bytes_total,
+            b.floor_bytes,
+        ]
+        for phase in ("train", "evaluation", "inference")
+        for arrow, b in getattr(summary.communication, phase).per_edge.items()
+    }
+    assert told == expected
+    (phases,) = [table for table in page.tables if table[0][:2] == ["phase", "rounds"]]
+    totals = {row[0]: int(row[6].replace(",", "")) for row in phases[1:]}
+    assert totals["train"] == summary.communication.train.bytes_total
+    assert totals["inference"] == summary.communication.inference.bytes_total
+
+
+def test_two_runs_stand_side_by_side(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    page = report(tmp_path / "r.html", *pair, figures=tmp_path / "figures")
+    (beside,) = [table for table in page.tables if "against the first" in table[0]]
+    assert beside[0] == ["", "calm", "stormy", "against the first"]
+    recall = next(row for row in beside if row[0] == "recall@1")
+    figures = [load_run(run).summary.alignment.recall_at_1 for run in pair]
+    assert recall[1:3] == [f"{value:.3f}" for value in figures]
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {name.removesuffix(".svg") for name in names if name.endswith(".svg")} == {
+        name.removesuffix(".png") for name in names if name.endswith(".png")
+    }
+    assert len(names) == 2 * page.tags["svg"]
+    assert "side-by-side-training.png" in names
+    assert (tmp_path / "figures" / "run-1-network.png").read_bytes().startswith(b"\x89PNG")
+    told = " ".join(page.texts)
+    assert "slept, died or was cut off" in told  # nodes a and d of the storm
+    assert any("what simulated faults made" in text for text in page.texts)
+
+
+def test_an_unfinished_run_shows_what_was_logged(tiny: MakeConfig, tmp_path: Path) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        sheafnet.simulate(tiny(), run_dir=tmp_path / "run", on_progress=stop)
+    page = report(tmp_path / "r.html", tmp_path / "run")
+    text = " ".join(page.texts)
+    assert "Run interrupted" in text
+    assert "sheafnet resume" in text
+    assert page.tags["svg"] == 2  # the network, and training so far
+    (ledger,) = [table for table in page.tables if table[0][:2] == ["edge", "phase"]]
+    # 4 rounds, 16 rows of 4 float32 in each direction of 5 edges
+    assert {row[3] for row in ledger[1:]} == {f"{4 * 16 * 4 * 4:,}"}
+    assert len(ledger) == 11
+
+
+def test_text_of_a_stranger_is_text(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    run = tmp_path / "<script>alert(1)<script>&amp;"
+    run.mkdir()
+    for name in ("config.yaml", "summary.json", "rounds.jsonl", "ledger.jsonl"):
+        (run / name).write_bytes((pair[0] / name).read_bytes())
+    about = json.loads((pair[0] / "run.json").read_text())
+    about["recoveries"] = ["</p><script>alert(2)</script>"]
+    (run / "run.json").write_text(json.dumps(about))
+    page = report(tmp_path / "r.html", run)
+    assert page.tags["script"] == 1  # the page's own
+    assert "</p><script>alert(2)</script>" in " ".join(page.texts)
+
+
+def test_what_cannot_be(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="is not a run directory"):
+        write_report([tmp_path], tmp_path / "r.html")
+    with pytest.raises(StudyError, match="is a folder"):
+        write_report([pair[0]], tmp_path)
+    with pytest.raises(StudyError, match="cannot be written"):
+        write_report([pair[0]], pair[0] / "run.json" / "r.html")
+    spoiled = tmp_path / "spoiled"
+    spoiled.mkdir()
+    for path in pair[0].glob("*.*"):
+        (spoiled / path.name).write_bytes(path.read_bytes())
+    (spoiled / "rounds.jsonl").write_text('{"phase": "train"}\n')
+    with pytest.raises(RunDirectoryError, match=r"rounds\.jsonl"):
+        write_report([spoiled], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
