@@ -224,8 +224,9 @@ class TrainingConfig(Model):
     """How ‖p_i − p_j‖² is reduced over the d_ij dimensions: ``sum`` is the paper's."""
     sheaf_warmup: Annotated[int, Field(ge=0)] = 0
     """Rounds over which the sheaf weight rises linearly from 0."""
-    restriction_start: Literal["together", "alone"] = "together"
-    """Rows of all restriction maps of a node start orthonormal together, or those of each alone."""
+    restriction_start: Literal["together", "alone", "alike"] = "together"
+    """Rows of all restriction maps of a node start orthonormal together, those of each alone, or
+    all maps with the same rows."""
     restriction_rate: Annotated[float, Field(ge=0.0)] = 0.1
     """Learning rate of the restriction maps, relative to ``learning_rate``; 0 leaves them be."""
     contrastive_weight: Annotated[float, Field(ge=0.0)] = 1.0

@@ -31,7 +31,7 @@ from sheafnet.nodes.probe import LinearProbe
 from sheafnet.seeds import derive
 from sheafnet.sheaf.calibration import Calibration
 from sheafnet.sheaf.estimators import Moments
-from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap, maps_apart
+from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap, maps_alike, maps_apart
 from sheafnet.topology import Edge
 
 Program = Generator[list[Address], dict[int, Message], None]
@@ -150,6 +150,8 @@ class Node:
             maps = [IdentityMap(self.spec.dim) for _ in dims]
         elif self.config.training.restriction_start == "together":
             maps = maps_apart(self.spec.dim, dims, generator)
+        elif self.config.training.restriction_start == "alike":
+            maps = maps_alike(self.spec.dim, dims, generator)
         else:
             maps = [RestrictionMap(self.spec.dim, dim, generator) for dim in dims]
         return [restriction.to(self.device) for restriction in maps]

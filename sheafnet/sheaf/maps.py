@@ -46,6 +46,21 @@ def maps_apart(
     return maps
 
 
+def maps_alike(
+    stalk_dim: int, edge_dims: Sequence[int], generator: torch.Generator
+) -> list[RestrictionMap]:
+    """The maps of one node, in the order of `edge_dims`, with the same orthonormal rows.
+
+    A narrower map has the first of them. Edges begin as parts of one space, as in methods that know
+    no other, and part in training.
+    """
+    rows = RestrictionMap(stalk_dim, max(edge_dims, default=0), generator).weight.detach()
+    maps = [RestrictionMap(stalk_dim, dim, generator) for dim in edge_dims]
+    for chosen, dim in zip(maps, edge_dims, strict=True):
+        chosen.weight = nn.Parameter(rows[:dim].clone())
+    return maps
+
+
 class IdentityMap(nn.Module):
     """What stands for P where sections themselves cross, in one space: (B, d) -> (B, d)."""
 

@@ -238,3 +238,6 @@ def test_restriction_maps_start_as_asked(tiny: MakeConfig) -> None:
         node = fresh_nodes(tiny(f"training.restriction_start={start}"))[1]
         first, second = (p.weight.detach() for p in node.restrictions)
         assert (float((first @ second.T).abs().max()) < 1e-5) == apart
+        assert not torch.equal(first, second)
+    first, second = fresh_nodes(tiny("training.restriction_start=alike"))[1].restrictions
+    assert torch.equal(first.weight, second.weight)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap, maps_apart
+from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap, maps_alike, maps_apart
 
 torch.set_num_threads(1)
 
@@ -96,6 +96,20 @@ def test_where_the_dimension_is_used_up_each_map_is_orthonormal_alone():
     assert (first @ third.T).abs().max() > 1e-3  # of another basis
     assert torch.equal(apart(8, 4, 3, 2, 8)[2], third)
     assert not torch.equal(apart(8, 4, 3, 2, 8, seed=1)[0], first)
+
+
+def test_maps_that_start_alike_have_the_same_orthonormal_rows():
+    def alike(*dims: int, seed: int = 0) -> list[torch.Tensor]:
+        maps = maps_alike(8, dims, torch.Generator().manual_seed(seed))
+        assert len({p.weight.data_ptr() for p in maps}) == len(dims)  # and are moved apart freely
+        return [p.weight.detach() for p in maps]
+
+    wide, narrow, same = alike(5, 3, 5)
+    assert torch.allclose(wide @ wide.T, torch.eye(5), atol=1e-5)
+    assert torch.equal(wide, same)
+    assert torch.equal(wide[:3], narrow)
+    assert not torch.equal(alike(5, 3, 5, seed=1)[0], wide)
+    assert alike() == []
 
 
 def test_in_one_space_sections_cross_as_they_are():
