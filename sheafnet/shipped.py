@@ -1,5 +1,6 @@
 """The topologies that come with sheafnet, by name: ``ring`` for topologies/ring.yaml."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from sheafnet.errors import ConfigError
@@ -23,8 +24,11 @@ def find(path: str | Path) -> Path:
         ConfigError: a name is none of theirs, and no file.
     """
     path = Path(path)
-    if path.exists() or path.suffix or len(path.parts) != 1:
+    if path.suffix or len(path.parts) != 1:
         return path
+    with suppress(OSError):
+        if path.is_file():
+            return path
     known = shipped()
     if path.name not in known:
         raise ConfigError(

@@ -32,6 +32,16 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert sheafnet.load_config("ring").name == "my-own"
 
 
+def test_a_folder_of_that_name_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ring").mkdir()
+    assert sheafnet.load_config("ring").name == "ring"
+    with pytest.raises(ConfigError, match="no topology of that name"):
+        sheafnet.load_config("x" * 300)
+
+
 def test_an_installation_has_them_beside_its_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

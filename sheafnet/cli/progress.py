@@ -86,7 +86,7 @@ def _live(console: Console) -> Iterator[Callbacks]:
 
         def on_progress(progress: Progress) -> None:
             watched[-1].look()
-            shown.update(watched[-1].view(console.height), refresh=True)
+            shown.update(watched[-1].view(console.width, console.height), refresh=True)
             for finding in progress.findings:
                 console.print(Text(f"{finding.signature}: {finding.text}", style="yellow"))
 

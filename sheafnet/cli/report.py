@@ -28,10 +28,10 @@ def report_command(
     """Write one self-contained page about a run, or about several side by side."""
     from sheafnet.report.page import write_report
 
-    write_report(runs, output, figures)
-    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    count = write_report(runs, output, figures)
+    typer.echo(f"{output}: {count} figures, {output.stat().st_size / 1e6:.1f} MB")
     if figures is not None:
-        typer.echo(f"{figures}: {len(list(figures.glob('*.png')))} figures, as SVG and PNG")
+        typer.echo(f"{figures}: each of them as SVG and PNG")
 
 
 def watch_command(

@@ -6,13 +6,14 @@ and on both grounds.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
+from sheafnet.runtime.loaded import printable
 from sheafnet.runtime.summary import Summary
 from sheafnet.studies.pareto import pareto_front
 from sheafnet.studies.plot import COLOURS, MARKS, PREFIXES
@@ -47,11 +48,11 @@ def canvas(height: float = 3.2, rows: int = 1, columns: int = 1) -> tuple["Figur
         each.xaxis.label.set_color(INK)
         each.yaxis.label.set_color(INK)
         each.title.set_color(INK)
-        each.patch.set_alpha(0.0)
+        each.set_facecolor("none")
         for spine in each.spines.values():
             spine.set_color(INK)
         each.spines[["top", "right"]].set_visible(False)
-    figure.patch.set_alpha(0.0)
+    figure.set_facecolor("none")
     return figure, axes
 
 
@@ -136,6 +137,16 @@ def _places(topology: Topology) -> npt.NDArray[np.float64]:
     return np.array([found[node] for node in range(len(graph))])
 
 
+def _plain(label: str) -> str:
+    """`label` as matplotlib shows it as it is: no formula, and not hidden from legends."""
+    return printable(label).replace("$", r"\$").removeprefix("_") or "run"
+
+
+def _legend_height(labels: Collection[str]) -> float:
+    """Inches."""
+    return 0.17 * len(labels) if len(labels) > 1 else 0.0
+
+
 def _limits(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     return (low, high) if high - low > 1e-9 else (low - 0.01, high + 0.01)
@@ -157,10 +168,10 @@ def curves(runs: Mapping[str, Sequence[Line]]) -> "Figure | None":
     Args:
         runs: the training lines of rounds.jsonl of each run, by its label.
     """
-    drawn = {label: lines for label, lines in runs.items() if lines}
+    drawn = {_plain(label): lines for label, lines in runs.items() if lines}
     if not drawn:
         return None
-    figure, axes = canvas(6.2, 3, 2)
+    figure, axes = canvas(6.2 + _legend_height(drawn), 3, 2)
     for place, (key, title, steep) in zip(axes.flat, _CURVES, strict=True):
         scale, unit = 1.0, ""
         if key == "bytes":
@@ -222,32 +233,42 @@ def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def heat_map(
     topology: Topology, values: Mapping[str, float | None], title: str, chance: float | None
-) -> "Figure":
-    """A value for each directed edge, ``querying->searched``, as a matrix of nodes by nodes."""
+) -> "Figure | None":
+    """A value for each directed edge, ``querying->searched``, as a matrix of nodes by nodes.
+
+    None of very large networks.
+    """
     count = len(topology.nodes)
+    if count > DRAWN_NODES:
+        return None
     at = {node.id: node.index for node in topology.nodes}
-    matrix = np.full((count, count), math.nan)
-    for arrow, value in values.items():
-        if value is not None:
-            sender, _, receiver = arrow.partition("->")
-            matrix[at[sender], at[receiver]] = value
+    cells = [
+        (*(at[name] for name in arrow.split("->")), value)
+        for arrow, value in values.items()
+        if value is not None
+    ]
     figure, ((axes,),) = canvas(4.2)
-    known = matrix[np.isfinite(matrix)].tolist() or [0.0, 1.0]
-    image = axes.imshow(matrix, cmap=_COLOURMAP, vmin=_limits(known)[0], vmax=_limits(known)[1])
+    rows, columns, known = (list(each) for each in zip(*cells, strict=True)) if cells else ([],) * 3
+    low, high = _limits(known or [0.0, 1.0])
+    axes.set_box_aspect(1.0)
+    side = 72.0 * 3.1 / count  # of a cell, in points; at least one that can be seen
+    image = axes.scatter(
+        columns, rows, max(side, 1.5) ** 2, c=known, cmap=_COLOURMAP, vmin=low, vmax=high,
+        marker="s", linewidths=0.0,
+    )  # fmt: skip
+    axes.set_xlim(-0.5, count - 0.5)
+    axes.set_ylim(count - 0.5, -0.5)
     if count <= NAMED_NODES:
         ids, size = [node.id for node in topology.nodes], 8 if count <= 16 else 5
         axes.set_xticks(range(count), ids, rotation=60, ha="right", fontsize=size)
         axes.set_yticks(range(count), ids, fontsize=size)
     if count <= 10:
-        low, high = _limits(known)
-        for row, column in np.argwhere(np.isfinite(matrix)):
-            value = matrix[row, column]
+        for row, column, value in zip(rows, columns, known, strict=True):
             light = (value - low) / (high - low) > 0.6
-            text = f"{value:.2f}"
             axes.text(
                 column,
                 row,
-                text,
+                f"{value:.2f}",
                 ha="center",
                 va="center",
                 fontsize=8,
@@ -270,7 +291,8 @@ def reconstruction(summary: Summary) -> "Figure | None":
     A mark for each node and estimator, or a box of all nodes where they are many.
     """
     nodes = {n: found for n, found in summary.missing.per_node.items() if found.missing}
-    names = list(summary.missing.estimators)
+    found = summary.missing.estimators
+    names = [name for name, estimate in found.items() if estimate.nmse is not None]
     if not nodes or not names:
         return None
     few = len(nodes) <= NAMED_NODES
@@ -301,7 +323,7 @@ def reconstruction(summary: Summary) -> "Figure | None":
         line = {"color": INK}
         axes.boxplot(
             spread,
-            vert=False,
+            orientation="horizontal",
             tick_labels=names,
             boxprops=line,
             whiskerprops=line,
@@ -332,10 +354,10 @@ def against_bytes(
         quality: name of the axis.
         cost: the same, without unit.
     """
-    ends = {label: points for label, points in curves_.items() if points}
+    ends = {_plain(label): points for label, points in curves_.items() if points}
     if sum(map(len, ends.values())) < 2:
         return None
-    figure, ((axes,),) = canvas(3.4)
+    figure, ((axes,),) = canvas(3.4 + _legend_height(ends))
     most = max(points[-1][0] for points in ends.values())
     scale, unit = next(((s, name) for s, name in PREFIXES if most >= s), (1.0, "bytes"))
     finals = [points[-1] for points in ends.values()]

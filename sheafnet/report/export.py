@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from sheafnet.errors import StudyError
 from sheafnet.network.frame import PHASES
-from sheafnet.runtime.loaded import Line, LoadedRun
+from sheafnet.runtime.loaded import Line, LoadedRun, form_of
 from sheafnet.studies.output import write_columns
 
 Target = Literal["csv", "parquet", "tensorboard"]
@@ -34,7 +34,8 @@ def export(run: LoadedRun, folder: Path, target: Target) -> list[Path]:
         if lines:
             paths.append(folder / f"{name}.{target}")
             columns = _columns(lines)
-            write_columns(columns, _doubles(columns), paths[-1])
+            with form_of(run.path / f"{'ledger' if name == 'ledger' else 'rounds'}.jsonl"):
+                write_columns(columns, _doubles(columns), paths[-1])
     return paths
 
 
@@ -62,14 +63,18 @@ def _events(run: LoadedRun, folder: Path) -> Path:
         raise StudyError(
             "tensorboard is not installed: pip install 'sheafnet[tensorboard]'."
         ) from None
+    with form_of(run.path / "rounds.jsonl"):
+        scalars = list(_scalars(run))
     try:
         writer = EventFileWriter(str(folder))
     except OSError as error:
         raise StudyError(f"{folder}: cannot be written: {error.strerror}.") from None
-    for step, values in _scalars(run):
-        found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        writer.add_event(Event(step=step, wall_time=float(step), summary=Summary(value=found)))
-    writer.close()
+    try:
+        for step, values in scalars:
+            found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+            writer.add_event(Event(step=step, wall_time=float(step), summary=Summary(value=found)))
+    finally:
+        writer.close()
     return max(folder.glob("events.out.tfevents.*"))
 
 

@@ -4,7 +4,6 @@ Reads the run directory alone, so that any run can be watched, from another term
 to it. What is shown is as old as the last stretch that was logged.
 """
 
-import json
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -17,21 +16,25 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sheafnet.errors import RunDirectoryError
 from sheafnet.method import Method
-from sheafnet.network.frame import Phase
+from sheafnet.network.frame import PHASES, Phase
 from sheafnet.network.links import Links
 from sheafnet.runtime.diagnosis import contrasted
-from sheafnet.runtime.loaded import LoadedRun, form_of
+from sheafnet.runtime.loaded import LoadedRun, form_of, printable
+from sheafnet.runtime.rundir import json_object
 from sheafnet.topology import build_topology
 
 LOOK_S = 0.5
 """Between two looks at the run directory."""
 _PATIENCE = 4
 """Looks in a row at which nobody holds the run directory, before nobody is waited for."""
+_SHOWN = ("loss", "contrastive", "energy", "recall_at_1", "zero_shot_accuracy", "missing")
 _EVENTS = 6
-_FIXED_LINES = 12
-"""Lines that are not rows of nodes and edges."""
-_BAD = ("dropped", "late", "rejected", "duplicated", "missed")
+_FRAME_LINES = 6
+"""Lines of a table that are no rows."""
+_FIXED_LINES = 3 + _FRAME_LINES
+_GAP = 2
 
 
 class Watched:
@@ -67,7 +70,8 @@ class Watched:
         self.figures: dict[str, Any] = {}
         self.contrast: dict[str, float] = {}
         self.edges: dict[str, Counter[str]] = {}
-        """By directed edge ``sender->receiver``: bytes that were sent, messages by fate."""
+        """By directed edge ``sender->receiver``: bytes that were sent, transmissions by fate. Where
+        the run keeps no ledger by edge, all of them stand under ``*``."""
         self.events: deque[str] = deque(maxlen=_EVENTS)
         self._down: set[str] = set()
         self._noted = 0
@@ -82,7 +86,7 @@ class Watched:
         """Take in what was logged since the last look."""
         with form_of(self.run.path / "run.json"):
             self.run.about = self.run.directory.about()
-            notes = [str(note) for note in self.run.about.get("recoveries", ())]
+            notes = [printable(str(note)) for note in self.run.about.get("recoveries", ())]
         if any(self._size(name) < offset for name, offset in self._offsets.items()):
             self._forget()  # the run went on from a checkpoint, and what came after it is cut off
         with form_of(self.run.path / "ledger.jsonl"):
@@ -103,13 +107,16 @@ class Watched:
         path = self.run.path / f"{name}.jsonl"
         if not path.exists():
             return
-        with path.open("rb") as file:
-            file.seek(self._offsets[name])
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._offsets[name] += len(line)
-                yield json.loads(line)
+        try:
+            with path.open("rb") as file:
+                file.seek(self._offsets[name])
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return
+                    yield json_object(line, str(path))
+                    self._offsets[name] += len(line)
+        except OSError as error:
+            raise RunDirectoryError(f"{path}: cannot be read: {error.strerror}.") from None
 
     def _count(self, line: dict[str, Any]) -> None:
         sums = self.edges.setdefault(str(line["edge"]), Counter())
@@ -120,13 +127,16 @@ class Watched:
                     sums["bytes"] += sum(int(v) for k, v in tally.items() if k != "messages")
 
     def _take(self, line: dict[str, Any]) -> None:
+        if line["phase"] not in PHASES:
+            raise ValueError(f"{line['phase']!r} is no phase")
         self.phase, self.round = line["phase"], int(line["round"])
         self.bytes += int(line["bytes"])
-        self.figures = line
+        shown = {name: line.get(name) for name in _SHOWN}
+        self.figures = {name: float(value) for name, value in shown.items() if value is not None}
         found = line.get("contrastive_per_edge")
         if found:
             known = zip(self._contrasted, found, strict=False)
-            self.contrast |= {name: value for name, value in known if value is not None}
+            self.contrast |= {name: float(value) for name, value in known if value is not None}
         down = set(self._downs())
         for what in sorted(down - self._down):
             self.events.append(f"{self.phase} round {self.round}: {what}")
@@ -145,13 +155,20 @@ class Watched:
             if not self._links.active(self.phase, self.round, edge.index):
                 yield f"edge {self.network.edge_name(edge.index)} is not there"
 
-    def view(self, height: int) -> RenderableType:
-        """What there is to see, in at most about `height` lines."""
-        rows = max(3, height - _FIXED_LINES)
+    def view(self, width: int, height: int) -> RenderableType:
+        """What there is to see, in at most about `height` lines where that is enough for anything.
+
+        What has happened stands above the tables: what does not fit is cut off below.
+        """
         parts: list[RenderableType] = [self._head()]
-        parts.append(Columns([self._edges(rows), self._nodes(rows)], padding=(0, 2)))
         if self.events:
             parts.append(Text("\n".join(self.events), style="yellow"))
+        left = height - _FIXED_LINES - len(self.events)
+        tables = [self._edges(max(3, left)), self._nodes(max(3, left))]
+        if sum(_width(table) for table in tables) + _GAP > width:  # one below the other
+            rows = max(3, (left - _FRAME_LINES) // 2)
+            tables = [self._edges(rows), self._nodes(rows)]
+        parts.append(Columns(tables, padding=(0, _GAP)))
         return Group(*parts)
 
     def _head(self) -> Text:
@@ -163,11 +180,8 @@ class Watched:
             where = f"{self.phase} round {self.round + 1:,}{f' of {total:,}' if total else ''}"
         text = Text(f"{config.name}, {config.method.name}: {self.status}, {where}, ")
         text.append(f"{self.bytes:,} bytes", style="bold")
-        names = ("loss", "contrastive", "energy", "recall_at_1", "zero_shot_accuracy", "missing")
-        for name in names:
-            value = self.figures.get(name)
-            if value is not None:
-                text.append(f"  {name} {value:.4g}")
+        for name, value in self.figures.items():
+            text.append(f"  {name} {value:.4g}")
         return text
 
     def _edges(self, rows: int) -> Table:
@@ -180,21 +194,25 @@ class Watched:
         for edge in self.network.edges:
             both = [self.edges.get(self.network.arrow(edge.index, k), Counter()) for k in (0, 1)]
             name = self.network.edge_name(edge.index)
-            bad = sum(each[fate] for each in both for fate in _BAD)
+            bad = sum(each["sent"] - each["delivered"] for each in both)
             found.append((sum(each["bytes"] for each in both), name, bad))
         shown = found if len(found) <= rows else sorted(found, key=lambda row: -row[2])[:rows]
         for size, name, bad in shown:
             contrast = self.contrast.get(name)
             table.add_row(
                 name,
-                f"{size:,}",
+                self._known(size),
                 "-" if contrast is None else f"{contrast:.3f}",
-                f"{bad:,}",
+                self._known(bad),
                 style="yellow" if bad else "",
             )
         if len(shown) < len(found):
             table.caption = f"{len(found) - len(shown):,} more"
         return table
+
+    def _known(self, count: int) -> str:
+        """A count of one edge or node; unknown where the ledger is kept for all together."""
+        return "-" if "*" in self.edges else f"{count:,}"
 
     def _nodes(self, rows: int) -> Table:
         table = Table(title="nodes", title_justify="left", pad_edge=False)
@@ -209,10 +227,14 @@ class Watched:
         awake = {"running": "at work", "finished": "done"}.get(self.status, "stopped")
         for asleep, name in shown:
             state = Text("asleep", style="yellow") if asleep else Text(awake)
-            table.add_row(name, state, f"{sent[name]:,}")
+            table.add_row(name, state, self._known(sent[name]))
         if len(shown) < len(found):
             table.caption = f"{len(found) - len(shown):,} more"
         return table
+
+
+def _width(table: Table) -> int:
+    return Console().measure(table).maximum
 
 
 def watch(path: str | Path, console: Console) -> None:
@@ -225,14 +247,16 @@ def watch(path: str | Path, console: Console) -> None:
     watched = Watched(path)
     watched.look()
     if not console.is_terminal:
-        console.print(watched.view(10**6))
+        console.print(watched.view(console.width, 10**6))
         return
-    with Live(watched.view(console.height), console=console, auto_refresh=False) as live:
+    with Live(
+        watched.view(console.width, console.height), console=console, auto_refresh=False
+    ) as live:
         alone = 0
         while watched.status == "running" and alone < _PATIENCE:
             time.sleep(LOOK_S)
             watched.look()
-            live.update(watched.view(console.height), refresh=True)
+            live.update(watched.view(console.width, console.height), refresh=True)
             alone = 0 if watched.run.directory.held() else alone + 1
     if watched.status == "running":
         text = f"Nobody is at it: `sheafnet resume {watched.run.path}` goes on."

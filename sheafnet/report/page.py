@@ -13,12 +13,13 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sheafnet.errors import ConfigError, RunDirectoryError, StudyError
+from sheafnet.errors import ConfigError, InputError, StudyError
 from sheafnet.network.frame import PHASES
 from sheafnet.report import charts
 from sheafnet.report.figures import inline_svg, write_files
 from sheafnet.report.retrieved import retrieved
-from sheafnet.runtime.loaded import LoadedRun, form_of, labelled
+from sheafnet.runtime.finding import Finding
+from sheafnet.runtime.loaded import LoadedRun, form_of, labelled, printable
 from sheafnet.runtime.summary import Bytes, Summary
 from sheafnet.studies.beside import compared
 from sheafnet.studies.folder import replacing
@@ -75,7 +76,7 @@ class Part:
     line: str
     trouble: str
     tiles: list[Tile]
-    findings: list[Any]
+    findings: list[Finding]
     no_findings: str
     training: list[Drawing]
     alignment: list[Drawing]
@@ -107,7 +108,7 @@ class _Press:
 
 def write_report(
     paths: Sequence[str | Path], output: str | Path, figures: str | Path | None = None
-) -> None:
+) -> int:
     """Write the report of the runs at `paths`, finished or broken off, as one HTML file.
 
     Args:
@@ -115,10 +116,16 @@ def write_report(
         output: the file; it is replaced.
         figures: a folder that gets every figure as SVG and PNG too.
 
+    Returns:
+        How many figures it has.
+
     Raises:
         RunDirectoryError: one is no run, or a file of it is spoiled.
         StudyError: a file cannot be written.
     """
+    output = Path(output)
+    if output.exists() and not output.is_file():
+        raise StudyError(f"{output}: is no file; name one, as report.html.")
     runs = labelled([LoadedRun(path) for path in paths])
     press = _Press(None if figures is None else Path(figures))
     parts = [
@@ -140,11 +147,9 @@ def write_report(
         runs=parts,
         not_counted=NOT_COUNTED,
     )
-    output = Path(output)
-    if output.is_dir():
-        raise StudyError(f"{output}: is a folder; name a file, as report.html.")
     with replacing(output) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(printable(text), encoding="utf-8")
+    return next(press.numbers)
 
 
 def _joint(runs: Mapping[str, LoadedRun], press: _Press) -> dict[str, Any]:
@@ -199,12 +204,15 @@ def _against_bytes(runs: Mapping[str, LoadedRun], press: _Press, name: str) -> l
 
 
 def _part(label: str, anchor: str, run: LoadedRun, press: _Press) -> Part:
+    findings: list[Finding] = []
+    none = "No failure signature shows."
+    topology: Topology | None = None
     try:
-        topology: Topology | None = run.topology
-        findings, none = run.findings(), "No failure signature shows."
+        topology = run.topology
     except ConfigError as error:  # of another version: what was logged is readable still
-        topology, findings = None, []
         none = f"None could be made: {error}"
+    if topology is not None or run.finished:
+        findings, none = run.findings(), "No failure signature shows."
     summary = run.summary
     missing: dict[str, Any] = {}
     if summary is not None and summary.missing.missing:
@@ -247,7 +255,9 @@ def _trouble(run: LoadedRun) -> str:
     """What happened to the run itself."""
     with form_of(run.path / "run.json"):
         told = [str(note) for note in run.about.get("recoveries", ())]
-        if run.about["status"] != "finished":
+        if run.about["status"] == "running":
+            told.append("The run is under way, or was killed; this is what was logged so far.")
+        elif run.about["status"] != "finished":
             why = run.about.get("error", "no reason is noted")
             told.append(f"Run {run.about['status']}: {why}")
     return " ".join(told)
@@ -258,7 +268,7 @@ def _tiles(run: LoadedRun, sent: Mapping[Any, Mapping[str, Bytes]]) -> list[Tile
     if s is None:
         total = sum(edge.bytes_total for edges in sent.values() for edge in edges.values())
         return [
-            Tile("training rounds logged", f"{run.rounds_logged('train'):,}"),
+            Tile("training rounds logged", f"{len(run.lines('train')):,}"),
             Tile("bytes so far", f"{total:,}"),
         ]
     c, a, m = s.communication, s.alignment, s.missing
@@ -268,6 +278,7 @@ def _tiles(run: LoadedRun, sent: Mapping[Any, Mapping[str, Bytes]]) -> list[Tile
         ("bytes an inferred sample", c.inference.bytes_per_inferred_sample, ",.1f"),
         (f"recall@1, gallery of {a.gallery:,}", a.recall_at_1, ".3f"),
         ("zero-shot accuracy", a.zero_shot_accuracy, ".3f"),
+        ("accuracy of all joined", a.fused_accuracy, ".3f"),
         (f"NMSE of {m.estimator}", m.nmse, ".3f"),
         ("accuracy where inferred", m.accuracy, ".3f"),
         ("accuracy with all present", m.accuracy_all_present, ".3f"),
@@ -340,7 +351,8 @@ def _alignment(
         ("recall_at_1", "recall@1", found.chance.recall_at_1),
         ("zero_shot_accuracy", "zero-shot accuracy", found.chance.accuracy),
     ):
-        values = {arrow: getattr(edge, key) for arrow, edge in found.per_edge.items()}
+        arrows = _arrows(topology)
+        values = {a: getattr(edge, key) for a, edge in found.per_edge.items() if a in arrows}
         if any(value is not None for value in values.values()):
             drawn += press.draw(
                 charts.heat_map(topology, values, title, chance),
@@ -384,7 +396,7 @@ def _pictures(
         return []
     try:
         found = retrieved(run)
-    except RunDirectoryError:  # parameters were not kept: nothing can be looked for
+    except InputError:  # parameters were not kept, or the data is elsewhere
         return []
     return [
         drawing
@@ -472,8 +484,9 @@ def _commands(run: LoadedRun) -> str:
     if run.about["status"] != "finished":
         told.append(f"sheafnet resume {shlex.quote(str(run.path))}")
     told.append(f"sheafnet show {shlex.quote(str(run.path))}")
-    versions = run.about.get("versions", {})
-    return "\n".join([*told, "# " + ", ".join(f"{k} {v}" for k, v in versions.items())])
+    with form_of(run.path / "run.json"):
+        versions = run.about.get("versions", {}).items()
+    return "\n".join([*told, "# " + ", ".join(f"{k} {v}" for k, v in versions)])
 
 
 def _share(value: float | None) -> Cell:

@@ -29,24 +29,27 @@ class Retrieved:
 def retrieved(run: LoadedRun) -> list[Retrieved]:
     """The edge of highest, of middle and of lowest recall between nodes that see pictures.
 
-    Empty of data without pictures, of methods that do not align, and of unfinished runs.
+    Empty of data without pictures, of methods that do not align, of unfinished runs, and of runs
+    that import modules of somebody's: looking at a run executes nothing that it names.
 
     Raises:
-        RunDirectoryError: the parameters are not there.
+        InputError: the parameters or the data are not there.
     """
     summary = run.summary
-    if summary is None or summary.method == "concat-supervised":
+    if summary is None or run.config.imports:
         return []
     recalls = {
         arrow: edge.recall_at_1
         for arrow, edge in summary.alignment.per_edge.items()
         if edge.recall_at_1 is not None
     }
+    if not recalls:
+        return []
     shapes = {node.id: run.plan.dataset.source(node.index).shape for node in run.topology.nodes}
     seen = [
         arrow
         for arrow in sorted(recalls, key=recalls.__getitem__)
-        if all(_is_picture(shapes[name]) for name in arrow.split("->"))
+        if all(_is_picture(shapes.get(name, ())) for name in arrow.split("->"))
     ]
     if not seen:
         return []

@@ -1,5 +1,6 @@
 """A run read back from its directory, finished or broken off."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sheafnet.nodes.node import Node
 
 Line = dict[str, Any]
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class LoadedRun:
@@ -192,6 +194,11 @@ def labelled(runs: Sequence[LoadedRun]) -> dict[str, LoadedRun]:
         name if names.count(name) == 1 else str(run.path): run
         for name, run in zip(names, runs, strict=True)
     }
+
+
+def printable(text: str) -> str:
+    """`text` without what a terminal obeys and what no file can hold."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 @contextmanager

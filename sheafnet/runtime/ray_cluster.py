@@ -486,6 +486,21 @@ def stop_private(keep_logs: bool = False) -> None:
         shutil.rmtree(session, ignore_errors=True)
 
 
+def try_private(within_s: float) -> None:
+    """Start a private Ray, have it run a task, and stop it.
+
+    Raises:
+        ActorError: it does not start, or the task does not come back in time.
+    """
+    start_private()
+    try:
+        ray.get(ray.remote(os.getpid).options(num_cpus=0).remote(), timeout=within_s)
+    except RayError as error:
+        raise ActorError(f"Ray runs no task: {type(error).__name__}: {error}") from None
+    finally:
+        stop_private()
+
+
 def _session_folder() -> str:
     """Where the private Ray keeps its logs and sockets."""
     folder: str = ray._private.worker._global_node.get_session_dir_path()

@@ -344,7 +344,7 @@ class RunDirectory:
                 for number, line in enumerate(file, 1):
                     if not line.endswith(b"\n"):
                         return
-                    yield _object(line, f"{path}:{number}")
+                    yield json_object(line, f"{path}:{number}")
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be read: {error.strerror}.") from None
 
@@ -394,7 +394,7 @@ class RunDirectory:
             content = path.read_bytes()
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be read: {error.strerror}.") from None
-        return _object(content, str(path))
+        return json_object(content, str(path))
 
 
 def _yaml(config: Config) -> str:
@@ -402,7 +402,7 @@ def _yaml(config: Config) -> str:
     return text
 
 
-def _object(content: bytes, where: str) -> dict[str, Any]:
+def json_object(content: bytes, where: str) -> dict[str, Any]:
     """The JSON object in `content`.
 
     Raises:

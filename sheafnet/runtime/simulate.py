@@ -1,5 +1,6 @@
 """One run from configuration to result: what the command line and Python users call."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -207,23 +208,33 @@ class _Run:
         It has a run directory in that of the run.
         """
         config, path = self.plan.config, self.directory.path / PILOT
-        plan, checkpoint = Plan.open(pilot_of(config)), None
-        if path.exists():
-            directory = RunDirectory.open(path)
-            checkpoint, _ = Checkpoints(path).newest()
-        else:
-            directory = RunDirectory.create(plan.config, path)
-        ran = directory.summary()
-        if ran is None:
-            pilot = _Run(plan, directory, self.machines, time.perf_counter(), None, None)
-            with directory.hold(), pilot._marked():
+        plan, goes_on = Plan.open(pilot_of(config)), _has_begun(path)
+        directory = RunDirectory.open(path) if goes_on else RunDirectory.create(plan.config, path)
+        pilot = _Run(plan, directory, self.machines, time.perf_counter(), None, None)
+        with directory.hold(), pilot._marked():
+            ran = directory.summary()
+            if ran is None:
+                checkpoint, refused = Checkpoints(path).newest()
+                if goes_on:
+                    done = 0 if checkpoint is None else checkpoint.number
+                    directory.mark_resumed(done, refused)
                 summary = pilot._go(checkpoint).summary
-        else:
-            summary = Summary.model_validate(ran)
+            else:  # killed after its end
+                summary = Summary.model_validate(ran)
+                directory.mark("finished")
         topology, dims = build_topology(config), chosen_dims(config, summary)
         chosen = with_dims(config, topology, dims)
         self.directory.settle(chosen, pilot_figures(config, topology, dims, summary))
         return chosen
+
+
+def _has_begun(path: Path) -> bool:
+    """Whether a run is at `path`; what a kill in its first moment left there is removed."""
+    about = path / "run.json"
+    if about.is_file() and about.stat().st_size > 0:
+        return True
+    shutil.rmtree(path, ignore_errors=True)
+    return False
 
 
 def _machines(plan: Plan) -> AbstractContextManager[Sequence[Machine]]:

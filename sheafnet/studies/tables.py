@@ -1,7 +1,6 @@
 """The tables that the command line prints, from the figures of a run directory."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,11 +12,10 @@ from rich.text import Text
 from sheafnet.errors import ConfigError, RunDirectoryError
 from sheafnet.network.frame import PHASES
 from sheafnet.runtime.finding import Finding
-from sheafnet.runtime.loaded import LoadedRun, form_of, labelled
+from sheafnet.runtime.loaded import LoadedRun, form_of, labelled, printable
 from sheafnet.runtime.summary import Communication, Summary, Traffic
 from sheafnet.studies.beside import beside
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 NOT_COUNTED = (
     "Counted: every frame between nodes, at both ends. Not counted: TCP/IP, ZeroMQ and Ray headers."
 )
@@ -67,7 +65,7 @@ def _print_plain(console: Console, parts: Sequence[RenderableType]) -> None:
     """Print `parts`; what a stranger's file says is text, neither markup nor a terminal's codes."""
     for part in parts:
         segments = [
-            Segment(_UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text), style, control)
+            Segment(printable(text), style, control)
             for text, style, control in console.render(part, console.options.update(markup=False))
         ]
         console.print(Segments(segments), end="")

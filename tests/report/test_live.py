@@ -23,9 +23,9 @@ SLEEPS = (
 )
 
 
-def shown(watched: Watched, height: int = 60) -> str:
+def shown(watched: Watched, width: int = 120, height: int = 60) -> str:
     text = io.StringIO()
-    Console(file=text, width=120).print(watched.view(height))
+    Console(file=text, width=width).print(watched.view(width, height))
     return text.getvalue()
 
 
@@ -69,12 +69,51 @@ def test_it_follows_a_run_and_tells_what_fails(tiny: MakeConfig, tmp_path: Path)
     whole = Watched(run)
     whole.look()
     assert whole.edges == watched[0].edges  # bit by bit it is the same
-    missed = sum(sums["dropped"] for sums in whole.edges.values())
-    assert missed == sum(
-        line.get("dropped", {}).get("messages", 0)
-        for line in map(json.loads, (run / "ledger.jsonl").read_text().splitlines())
-    )
-    assert missed > 0
+    lines = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+
+    def count(edge: str, fate: str) -> int:
+        return sum(k.get(fate, {}).get("messages", 0) for k in lines if k["edge"] == edge)
+
+    failed = sum(count(edge, "sent") - count(edge, "delivered") for edge in ("a->b", "b->a"))
+    assert failed > 0
+    row = next(line for line in seen[-1].splitlines() if "a~b" in line)
+    assert row.split("│")[4].strip() == f"{failed:,}"
+
+
+def test_a_copy_is_no_failure(tiny: MakeConfig, tmp_path: Path) -> None:
+    sheafnet.simulate(tiny("faults.duplication=0.5"), run_dir=tmp_path / "run")
+    watched = Watched(tmp_path / "run")
+    watched.look()
+    assert any(sums["duplicated"] for sums in watched.edges.values())
+    rows = [line for line in shown(watched).splitlines() if "~" in line]
+    assert {row.split("│")[4].strip() for row in rows} == {"0"}
+
+
+def test_without_a_ledger_by_edge_nothing_is_made_up(tiny: MakeConfig, tmp_path: Path) -> None:
+    config = tiny("training.rounds=200", "run.directory_mb=0.33")
+    summary = sheafnet.simulate(config, run_dir=tmp_path / "run").summary
+    watched = Watched(tmp_path / "run")
+    watched.look()
+    assert set(watched.edges) == {"*"}
+    c = summary.communication
+    total = c.train.bytes_total + c.evaluation.bytes_total + c.inference.bytes_total
+    assert watched.edges["*"]["bytes"] == watched.bytes == total
+    rows = [line for line in shown(watched).splitlines() if "a~b" in line]
+    assert [row.split("│")[2].strip() for row in rows] == ["-"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 24), (120, 24)])
+def test_what_happens_is_seen_in_any_terminal(
+    tiny: MakeConfig, tmp_path: Path, width: int, height: int
+) -> None:
+    sheafnet.simulate(tiny(SLEEPS), run_dir=tmp_path / "run")
+    watched = Watched(tmp_path / "run")
+    watched.look()
+    lines = shown(watched, width, height).splitlines()
+    seen = " ".join(lines[:height])
+    assert "inference round 3: edge a~c is not there" in " ".join(seen.split())
+    assert "nodes" in seen
+    assert len(lines) <= height + (8 if width == 40 else 0)  # where what happened takes two lines
 
 
 def test_a_torn_line_waits_and_what_is_cut_off_is_forgotten(
@@ -104,7 +143,7 @@ def test_many_rows_fit_into_a_small_terminal(tiny: MakeConfig, tmp_path: Path) -
     watched.look()
     text = shown(watched, height=20)
     assert len(text.splitlines()) <= 20
-    assert "22 more" in text
+    assert "19 more" in text
 
 
 def test_piped_it_is_shown_once(tiny: MakeConfig, tmp_path: Path) -> None:

@@ -2,14 +2,23 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import sheafnet
 from sheafnet.errors import Interrupted, RunDirectoryError, StudyError
+from sheafnet.report import charts
+from sheafnet.report.export import export
+from sheafnet.report.live import Watched
 from sheafnet.report.page import write_report
+from sheafnet.report.retrieved import retrieved
 from sheafnet.runtime.loaded import load_run
+from sheafnet.topology import build_topology
 from tests.conftest import STORM, MakeConfig
 from tests.report.pages import Page
 
@@ -107,6 +116,100 @@ def test_an_unfinished_run_shows_what_was_logged(tiny: MakeConfig, tmp_path: Pat
     assert len(ledger) == 11
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["method={name: imagebind, hub: b}", "inference.calibration=12"],
+        ["method=all-pairs", "defaults.edge.link=ble"],
+        ["method=local"],
+        ["method=concat-supervised"],
+        ["training.rounds=0"],
+        ["inference.rounds=0"],
+        ["training.rounds=200", "run.directory_mb=0.33"],
+        ["defaults.edge.comparison_dim=auto", "pilot.rounds=2"],
+        ["nodes=null", "edges=null", "graph={generator: ring, nodes: 45}", "training.rounds=2"],
+    ],
+    ids=lambda chosen: chosen[0],
+)
+def test_every_kind_of_run_has_a_page(tiny: MakeConfig, tmp_path: Path, chosen: list[str]) -> None:
+    summary = sheafnet.simulate(tiny(*chosen), run_dir=tmp_path / "run").summary
+    page = report(tmp_path / "r.html", tmp_path / "run", figures=tmp_path / "figures")
+    assert page.tags["svg"] == len(list((tmp_path / "figures").glob("*.png"))) >= 1
+    assert f"{summary.communication.train.bytes_total:,}" in " ".join(page.texts)
+    Watched(tmp_path / "run").look()
+    assert export(load_run(tmp_path / "run"), tmp_path / "tables", "csv")
+
+
+def test_a_configuration_of_another_version_leaves_the_findings(
+    tiny: MakeConfig, tmp_path: Path
+) -> None:
+    config = tiny("training.learning_rate=1e-9", "training.rounds=30")
+    summary = sheafnet.simulate(config, run_dir=tmp_path / "run").summary
+    assert summary.diagnosis
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text() + "from_the_future: 1\n")
+    text = " ".join(report(tmp_path / "r.html", tmp_path / "run").texts)
+    assert all(finding.signature in text for finding in summary.diagnosis)
+
+
+def test_pictures_are_those_that_the_projections_find(tiny: MakeConfig, tmp_path: Path) -> None:
+    images = (
+        "dataset={name: multiview-mnist}",
+        "defaults.node.encoder={name: mlp, hidden: [16]}",
+        "nodes=[a, b, c]",
+        "edges=[[a, b], [b, c], [c, a]]",
+        "training.rounds=40",
+        "evaluation.gallery=8",
+    )
+    summary = sheafnet.simulate(tiny(*images), run_dir=tmp_path / "run").summary
+    run = load_run(tmp_path / "run")
+    found = retrieved(run)
+    assert 1 <= len(found) <= 3
+    for each in found:
+        asks, searched = (run.node(name) for name in each.arrow.split("->"))
+        (edge,) = (e for e in asks.edges if e.other(asks.spec.index) == searched.spec.index)
+        events = np.arange(8)
+        h = [n.labelled("test", events).section for n in (asks, searched)]
+        p = [
+            n.project(section)[[e.index for e in n.edges].index(edge.index)]
+            for n, section in zip((asks, searched), h, strict=True)
+        ]
+        similar = torch.nn.functional.cosine_similarity(p[0][:, None], p[1][None], dim=2)
+        recall = float((similar.argmax(dim=1) == torch.arange(8)).float().mean())
+        assert summary.alignment.per_edge[each.arrow].recall_at_1 == pytest.approx(recall)
+        for event, row, hit in zip((0, 2, 4, 6), each.rows, each.hits, strict=True):
+            order = similar[event].argsort(descending=True)[:5].tolist()
+            assert hit == (order.index(event) if event in order else None)
+            views = searched.samples("test", np.array([event, *order])).numpy()[:, 0]
+            assert all(np.array_equal(a, b) for a, b in zip(row[1:], views, strict=True))
+            own = asks.samples("test", np.array([event])).numpy()[0, 0]
+            assert np.array_equal(row[0], own)
+
+
+def test_a_heat_map_has_the_asking_node_in_its_row(tiny: MakeConfig) -> None:
+    topology = build_topology(tiny())
+    figure = charts.heat_map(topology, {"a->b": 0.25, "c->a": 0.5}, "t", None)
+    assert figure is not None
+    texts = {t.get_text(): t.get_position() for t in figure.axes[0].texts}
+    assert texts == {"0.25": (1, 0), "0.50": (0, 2)}  # (column, row)
+
+
+def test_figures_are_black_on_white(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    report(tmp_path / "r.html", pair[0], figures=tmp_path)
+    with Image.open(tmp_path / "run-1-training.png") as picture:
+        assert picture.convert("RGBA").getpixel((2, 2)) == (255, 255, 255, 255)
+
+
+def test_odd_names_are_shown_as_they_are(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in (r"a$\bad$", "_old")]
+    for run in runs:
+        shutil.copytree(pair[0], run)
+    page = report(tmp_path / "r.html", *runs)
+    told = " ".join(page.texts)
+    assert r"a$\bad$" in told
+    assert "old" in told
+
+
 def test_text_of_a_stranger_is_text(pair: tuple[Path, Path], tmp_path: Path) -> None:
     run = tmp_path / "<script>alert(1)<script>&amp;"
     run.mkdir()
@@ -123,7 +226,7 @@ def test_text_of_a_stranger_is_text(pair: tuple[Path, Path], tmp_path: Path) -> 
 def test_what_cannot_be(pair: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="is not a run directory"):
         write_report([tmp_path], tmp_path / "r.html")
-    with pytest.raises(StudyError, match="is a folder"):
+    with pytest.raises(StudyError, match="is no file"):
         write_report([pair[0]], tmp_path)
     with pytest.raises(StudyError, match="cannot be written"):
         write_report([pair[0]], pair[0] / "run.json" / "r.html")
