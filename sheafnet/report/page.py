@@ -182,7 +182,7 @@ def _against_bytes(runs: Mapping[str, LoadedRun], press: _Press, name: str) -> l
             for label, run in runs.items()
         }
         drawn += press.draw(
-            charts.against_bytes(points, quality, "bytes in training"),
+            charts.against_bytes(points, quality, "sent in training"),
             f"{name}-{key.replace('_', '-')}-by-bytes",
             f"{quality.capitalize()} on unseen events against the bytes of training before it; "
             "each run's large mark is its last evaluation",
@@ -196,7 +196,7 @@ def _against_bytes(runs: Mapping[str, LoadedRun], press: _Press, name: str) -> l
     }
     if len(ends) > 1:
         drawn += press.draw(
-            charts.against_bytes(ends, "accuracy of what was inferred", "bytes a sample"),
+            charts.against_bytes(ends, "accuracy of what was inferred", "sent for an inferred sample"),
             f"{name}-inference",
             "Accuracy on inferred modalities against the bytes of inferring one",
         )
