@@ -39,6 +39,8 @@ class SocketHub:
         bind: ``ipc:///folder/name`` or ``tcp://host`` (a free port is chosen).
         host_of: the host index of every node.
         ports: to choose the TCP port from; any by default.
+        spins: whether a process that waits looks again and again for a moment before it sleeps.
+            Where more processes than cores take turns, who looks keeps others from computing.
 
     Raises:
         NetworkError: nothing can listen at `bind`.
@@ -46,8 +48,13 @@ class SocketHub:
     """
 
     def __init__(
-        self, bind: str, host_of: Mapping[int, int], ports: Sequence[int] | None = None
+        self,
+        bind: str,
+        host_of: Mapping[int, int],
+        ports: Sequence[int] | None = None,
+        spins: bool = True,
     ) -> None:
+        self._spin_s = _SPIN_S if spins else 0.0
         self._host_of = host_of
         self._context = zmq.Context(io_threads=1)
         self._pull = self._context.socket(zmq.PULL)
@@ -167,7 +174,7 @@ class SocketHub:
             if not self._readable():
                 if timeout_s <= 0:
                     return buffers
-                until = time.perf_counter() + min(timeout_s, _SPIN_S)
+                until = time.perf_counter() + min(timeout_s, self._spin_s)
                 while not self._readable():
                     if time.perf_counter() > until:
                         self._pull.setsockopt(zmq.RCVTIMEO, max(1, int(timeout_s * 1000)))

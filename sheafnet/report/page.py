@@ -196,7 +196,7 @@ def _against_bytes(runs: Mapping[str, LoadedRun], press: _Press, name: str) -> l
     }
     if len(ends) > 1:
         drawn += press.draw(
-            charts.against_bytes(ends, "accuracy of what was inferred", "sent for an inferred sample"),
+            charts.against_bytes(ends, "accuracy of what was inferred", "sent for a sample"),
             f"{name}-inference",
             "Accuracy on inferred modalities against the bytes of inferring one",
         )

@@ -71,14 +71,14 @@ class HostProcess:
         self._host_of = {node: k for k, nodes in enumerate(placement) for node in nodes}
         self._host: Any = None
 
-    def listen(self, bind: str) -> SocketAddress:
+    def listen(self, bind: str, spins: bool) -> SocketAddress:
         """Open the plan, and the socket for what arrives; returns where it listens."""
         self._plan = Plan.open(self._config)
         ports = None
         if bind.startswith("tcp://"):
             bind = f"tcp://{ray.util.get_node_ip_address()}"
             ports = self._config.run.port_range
-        self._hub = SocketHub(bind, self._host_of, ports)
+        self._hub = SocketHub(bind, self._host_of, ports, spins)
         return self._hub.address
 
     def connect(
@@ -151,6 +151,11 @@ class RayPool:
             for machine, hosts in zip(machines, placed, strict=True)
             for _ in hosts
         ]
+        self._spins = [
+            len(hosts) <= machine.cores
+            for machine, hosts in zip(machines, placed, strict=True)
+            for _ in hosts
+        ]
         self._hosts: list[Any] = []
         self._addresses: dict[int, SocketAddress] = {}
         """Of the hosts that have told where they listen."""
@@ -190,7 +195,10 @@ class RayPool:
         binds = [
             f"ipc://{self._folder}/{k}.{incarnation}" if self._folder else "tcp://" for k in hosts
         ]
-        calls = {k: self._hosts[k].listen.remote(b) for k, b in zip(hosts, binds, strict=True)}
+        calls = {
+            k: self._hosts[k].listen.remote(bind, self._spins[k])
+            for k, bind in zip(hosts, binds, strict=True)
+        }
         found = self._gather(calls, "start", _START_DEADLINE_S)
         self._addresses.update(zip(hosts, found, strict=True))
 

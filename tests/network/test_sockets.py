@@ -3,6 +3,7 @@
 import contextlib
 import stat
 import time
+from pathlib import Path
 from socket import socket as tcp_socket
 
 import numpy as np
@@ -482,3 +483,18 @@ def test_a_port_behind_which_somebody_else_listens_is_no_connection(hubs):
     first.connect({1: SocketAddress(second.address.endpoint, another)})
     with pytest.raises(NetworkError, match="cannot reach"):
         first.await_connected(1.0)
+
+
+def test_who_is_one_of_more_than_there_are_cores_sleeps_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[None] = []
+    monkeypatch.setattr(sockets.os, "sched_yield", lambda: looks.append(None))
+    for spins in (True, False):
+        looks.clear()
+        hub = SocketHub(f"ipc://{tmp_path}/{spins}", HOST_OF, spins=spins)
+        try:
+            assert hub.receive(0.01) == []
+        finally:
+            hub.close()
+        assert bool(looks) is spins

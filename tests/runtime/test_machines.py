@@ -12,6 +12,7 @@ from sheafnet.runtime import machines
 from sheafnet.runtime.machines import Machine, refuse_unfit, versions
 from sheafnet.runtime.memory import RAY_BYTES, estimate
 from sheafnet.runtime.plan import Plan, import_problem
+from sheafnet.runtime.ray_cluster import RayPool
 from sheafnet.validation import check_model
 from tests.conftest import MakeConfig
 
@@ -124,3 +125,14 @@ def test_ctrl_c_while_machines_are_surveyed(
     with pytest.raises(Interrupted, match="before the run began"):
         sheafnet.simulate(tiny("run.backend=ray"), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_hosts_look_again_and_again_only_where_each_has_a_core(
+    tiny: MakeConfig, tmp_path: Path
+) -> None:
+    plan = Plan.open(tiny("run.nodes_per_actor=1"))
+    few, many = machine(cores=1), machine(cores=3, address="10.0.0.2")
+    pool = RayPool(plan, tmp_path, [few, many], None)
+    # four hosts, in proportion to cores: one on the first, three on the second
+    assert pool._spins == [True] * 4
+    assert RayPool(plan, tmp_path, [few], None)._spins == [False] * 4
