@@ -59,7 +59,8 @@ class Choice:
     @property
     def overrides(self) -> tuple[str, ...]:
         """What to set."""
-        return (*self.best.overrides, f"training.rounds={self.best.rounds}")
+        rounds = f"training.rounds={self.best.rounds}"
+        return tuple(dict.fromkeys((*self.best.overrides, rounds)))  # a grid may name it, too
 
 
 def read_tuning(

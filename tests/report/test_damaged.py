@@ -62,7 +62,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("read", "inputs"), [(watched, 400), (exported, 150), (reported, 12)], ids=lambda x: str(x)
+    ("read", "inputs"),
+    [(watched, 400), (exported, 150), (reported, 12)],
+    ids=["watched", "exported", "reported"],
 )
 def test_damaged_runs_are_shown_or_refused(made: list[Path], read, inputs: int) -> None:
     tally = fuzzed.fuzz(made, inputs, seed=3, read=read)

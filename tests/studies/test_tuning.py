@@ -11,7 +11,15 @@ from sheafnet.studies.cells import LOCAL, Cell
 from sheafnet.studies.contenders import read_contenders
 from sheafnet.studies.figures import figures_of
 from sheafnet.studies.running import Failure, Outcome
-from sheafnet.studies.tuning import BALANCE, FIRST_SEED, Tuner, Tuning, read_tuning
+from sheafnet.studies.tuning import (
+    BALANCE,
+    FIRST_SEED,
+    Candidate,
+    Choice,
+    Tuner,
+    Tuning,
+    read_tuning,
+)
 from tests.conftest import MakeConfig
 from tests.studies.conftest import Pretend
 
@@ -174,3 +182,8 @@ def test_what_cannot_be_tuned(tiny: MakeConfig) -> None:
         with pytest.raises(ConfigError) as refused:
             read_tuning(grid, select, 1, figures)
         assert part in str(refused.value)
+
+
+def test_rounds_that_the_grid_names_are_named_once() -> None:
+    best = Candidate(("training.rounds=4", "training.temperature=0.2"), 4, 0.5)
+    assert Choice("recall_at_1", best, (best,)).overrides == best.overrides
