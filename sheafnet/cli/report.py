@@ -1,19 +1,13 @@
 """``sheafnet report`` and ``sheafnet watch``: runs, for people to look at."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-
-class Target(StrEnum):
-    """What a run can be exported as."""
-
-    csv = "csv"
-    parquet = "parquet"
-    tensorboard = "tensorboard"
+from sheafnet.report.export import Target, export
+from sheafnet.runtime.loaded import load_run
 
 
 def report_command(
@@ -52,8 +46,5 @@ def export_command(
     target: Annotated[Target, typer.Option("--to", help="Tables or events.")] = Target.csv,
 ) -> None:
     """Write the rounds and the ledger of a run as tables, or its scalars for TensorBoard."""
-    from sheafnet.report.export import export
-    from sheafnet.runtime.loaded import load_run
-
-    for path in export(load_run(run), folder, target.value):
+    for path in export(load_run(run), folder, target):
         typer.echo(path)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sheafnet.runtime.loaded import printable
 from sheafnet.runtime.summary import Summary
 from sheafnet.studies.pareto import pareto_front
-from sheafnet.studies.plot import COLOURS, MARKS, PREFIXES
+from sheafnet.studies.plot import COLOURS, MARKS, prefix
 from sheafnet.topology import Topology
 
 if TYPE_CHECKING:
@@ -176,7 +176,8 @@ def curves(runs: Mapping[str, Sequence[Line]]) -> "Figure | None":
         scale, unit = 1.0, ""
         if key == "bytes":
             most = max(sum(line["bytes"] for line in lines) for lines in drawn.values())
-            scale, unit = next(((s, f" ({n})") for s, n in PREFIXES if most >= s), (1.0, ""))
+            scale, name = prefix(most)
+            unit = f" ({name})"
         positive = True
         for index, (label, lines) in enumerate(drawn.items()):
             rounds, values = _series(lines, key, scale)
@@ -359,7 +360,7 @@ def against_bytes(
         return None
     figure, ((axes,),) = canvas(3.4 + _legend_height(ends))
     most = max(points[-1][0] for points in ends.values())
-    scale, unit = next(((s, name) for s, name in PREFIXES if most >= s), (1.0, "bytes"))
+    scale, unit = prefix(most)
     finals = [points[-1] for points in ends.values()]
     front = [finals[k] for k in pareto_front(finals)]
     if len(finals) > 1:

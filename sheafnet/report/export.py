@@ -1,16 +1,22 @@
 """A run where people already look: tables as CSV or Parquet, scalars as TensorBoard events."""
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from sheafnet.errors import StudyError
 from sheafnet.network.frame import PHASES
 from sheafnet.runtime.loaded import Line, LoadedRun, form_of
 from sheafnet.studies.output import write_columns
 
-Target = Literal["csv", "parquet", "tensorboard"]
-TARGETS: tuple[Target, ...] = get_args(Target)
+
+class Target(StrEnum):
+    """What a run can be exported as."""
+
+    csv = "csv"
+    parquet = "parquet"
+    tensorboard = "tensorboard"
 
 
 def export(run: LoadedRun, folder: Path, target: Target) -> list[Path]:
@@ -25,7 +31,7 @@ def export(run: LoadedRun, folder: Path, target: Target) -> list[Path]:
         RunDirectoryError: a file of the run is spoiled.
         StudyError: a file cannot be written, or what `target` takes is not installed.
     """
-    if target == "tensorboard":
+    if target == Target.tensorboard:
         return [_events(run, folder)]
     tables = {f"rounds-{phase}": run.rounds(phase) for phase in PHASES}
     tables["ledger"] = run.ledger()

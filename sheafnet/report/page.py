@@ -415,9 +415,10 @@ def _phases(run: LoadedRun, sent: Mapping[Any, Mapping[str, Bytes]]) -> Table:
         if phase not in sent:
             continue
         total = _sum(sent[phase].values())
-        rounds = run.rounds_logged(phase)
         if run.summary is not None:
             rounds = getattr(run.summary.communication, phase).rounds
+        else:
+            rounds = run.rounds_logged(phase)
         over = (total.bytes_total / total.floor_bytes - 1) if total.floor_bytes else None
         rows.append(
             [

@@ -9,10 +9,10 @@ import torch
 from sheafnet.datasets.base import Split
 from sheafnet.nodes.events import gallery_size
 from sheafnet.nodes.node import Node
+from sheafnet.report.charts import Picture
 from sheafnet.runtime.loaded import LoadedRun
 
 QUERIES, FOUND = 4, 5
-Picture = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

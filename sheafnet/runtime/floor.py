@@ -21,6 +21,12 @@ from sheafnet.nodes.events import (
 from sheafnet.topology import Edge
 
 
+def wire_dtype(config: Config, phase: Phase) -> WireDtype:
+    """What tensors of `phase` travel as."""
+    inferring = phase in ("calibration", "inference")
+    return WireDtype.named((config.inference if inferring else config.training).wire_dtype)
+
+
 class Floor:
     """The floor of a run.
 
@@ -36,9 +42,7 @@ class Floor:
     def of(self, phase: Phase) -> dict[tuple[int, int], int]:
         """Bytes of `phase` by (channel, direction)."""
         config = self._config
-        inferring = phase in ("calibration", "inference")
-        name = (config.inference if inferring else config.training).wire_dtype
-        dtype = WireDtype.named(name)
+        dtype = wire_dtype(config, phase)
         masks = self._missing_masks() if phase == "inference" else []
         known = self._estimated(masks) if phase == "inference" else []
         found = {}

@@ -88,8 +88,16 @@ class LoadedRun:
 
     def lines(self, phase: Phase) -> list[Line]:
         """The lines of rounds.jsonl of one phase, as docs/summary.md describes them."""
+        return self._lines.get(phase, [])
+
+    @cached_property
+    def _lines(self) -> dict[str, list[Line]]:
+        """All of them, read once."""
+        found: dict[str, list[Line]] = {}
         with form_of(self.path / "rounds.jsonl"):
-            return [line for line in self.directory.lines("rounds") if line["phase"] == phase]
+            for line in self.directory.lines("rounds"):
+                found.setdefault(line["phase"], []).append(line)
+        return found
 
     def rounds(self, phase: Phase = "train") -> list[Line]:
         """The same, flat: one value a column, so that a data frame can be made of it.

@@ -19,11 +19,10 @@ from sheafnet.method import Method
 from sheafnet.network.channel import Limits
 from sheafnet.network.frame import MAX_FRAME_BYTES, Kind, Phase, run_tag
 from sheafnet.network.links import Links
-from sheafnet.network.payload import WireDtype
 from sheafnet.network.radio import Radio
 from sheafnet.nodes.encoders import check_encoder
 from sheafnet.nodes.events import calibration_size, evaluation_points, gallery_size
-from sheafnet.runtime.floor import Floor
+from sheafnet.runtime.floor import Floor, wire_dtype
 from sheafnet.runtime.placement import apportion, place
 from sheafnet.seeds import derive
 from sheafnet.topology import Topology, build_topology
@@ -149,9 +148,7 @@ class Plan:
             rows[Kind.ESTIMATE] = inference.batch_size
         if self.calibrates:
             rows[Kind.CALIBRATION] = calibration_size(self.config, self.dataset)
-        train, infer = WireDtype.named(training.wire_dtype), WireDtype.named(inference.wire_dtype)
-        inferring = ("calibration", "inference")
-        dtypes = {kind: infer if kind.phase in inferring else train for kind in rows}
+        dtypes = {kind: wire_dtype(self.config, kind.phase) for kind in rows}
         seed, stochastic = self.config.run.seed, training.wire_rounding == "stochastic"
         drawn = {kind: seed for kind in rows if stochastic and kind.phase == "train"}
         tag = run_tag(derive(seed, "run", run))

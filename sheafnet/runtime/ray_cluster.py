@@ -151,11 +151,6 @@ class RayPool:
             for machine, hosts in zip(machines, placed, strict=True)
             for _ in hosts
         ]
-        self._spins = [
-            len(hosts) <= machine.cores
-            for machine, hosts in zip(machines, placed, strict=True)
-            for _ in hosts
-        ]
         self._hosts: list[Any] = []
         self._addresses: dict[int, SocketAddress] = {}
         """Of the hosts that have told where they listen."""
@@ -196,11 +191,17 @@ class RayPool:
             f"ipc://{self._folder}/{k}.{incarnation}" if self._folder else "tcp://" for k in hosts
         ]
         calls = {
-            k: self._hosts[k].listen.remote(bind, self._spins[k])
+            k: self._hosts[k].listen.remote(bind, self._spins(k))
             for k, bind in zip(hosts, binds, strict=True)
         }
         found = self._gather(calls, "start", _START_DEADLINE_S)
         self._addresses.update(zip(hosts, found, strict=True))
+
+    def _spins(self, at: int) -> bool:
+        """Whether every host of the machine where host `at` is has a core of its own."""
+        here = self._machine_of[at][0]
+        cores = sum(machine.cores for machine in self._machines if machine.id == here)
+        return sum(machine == here for machine, _ in self._machine_of) <= cores
 
     def _connect(self, checkpoint: Checkpoint | None, incarnation: int) -> None:
         self._gather(

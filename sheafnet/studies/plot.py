@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Okabe and Ito: told apart in every kind of colour vision. Black is left to the front.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
-PREFIXES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
+_PREFIXES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 NAMED_POINTS = 30
 """With more points than that, names beside them would hide each other."""
 
@@ -73,12 +73,18 @@ def write_plot(sweep: Sweep, path: Path) -> None:
         canvas.savefig(aside, dpi=160)
 
 
+def prefix(largest: float) -> tuple[float, str]:
+    """What bytes up to `largest` are divided by on an axis, and the unit that they then have."""
+    return next(((scale, name) for scale, name in _PREFIXES if largest >= scale), (1.0, "bytes"))
+
+
 def _scale(sweep: Sweep) -> tuple[float, str]:
     """What costs are divided by, and the unit that they then have."""
     if sweep.cost.unit != "bytes":
         return 1.0, f" ({sweep.cost.unit})" if sweep.cost.unit else ""
     largest = max((p.spread(sweep.cost).mean or 0.0 for p in sweep.points), default=0.0)
-    return next(((s, f" ({name})") for s, name in PREFIXES if largest >= s), (1.0, " (bytes)"))
+    scale, name = prefix(largest)
+    return scale, f" ({name})"
 
 
 def _named(sweep: Sweep) -> bool:

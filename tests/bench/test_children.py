@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import psutil
@@ -58,9 +59,10 @@ def test_an_unknown_task_says_what_it_was() -> None:
         run(Child("nothing", ["-m", "sheafnet.bench.child", "frames:nothing", "{}"]))
 
 
-def bench(*arguments: str) -> subprocess.Popen[str]:
+def bench(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "sheafnet", "bench", *arguments],
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -79,11 +81,12 @@ def test_an_interrupted_benchmark_leaves_no_process() -> None:
 
 
 def test_children_end_with_a_benchmark_that_is_killed() -> None:
-    process = bench("--only", "messages")
-    wait_until(lambda: len(children_of(process)) == 2, "two ends")
-    children = children_of(process)
-    process.kill()
-    assert end_of(process, children)[0] == -signal.SIGKILL
+    with tempfile.TemporaryDirectory() as folder:  # nobody is left to remove the killed one's
+        process = bench("--only", "messages", TMPDIR=folder)
+        wait_until(lambda: len(children_of(process)) == 2, "two ends")
+        children = children_of(process)
+        process.kill()
+        assert end_of(process, children)[0] == -signal.SIGKILL
 
 
 @pytest.mark.ray

@@ -134,5 +134,6 @@ def test_hosts_look_again_and_again_only_where_each_has_a_core(
     few, many = machine(cores=1), machine(cores=3, address="10.0.0.2")
     pool = RayPool(plan, tmp_path, [few, many], None)
     # four hosts, in proportion to cores: one on the first, three on the second
-    assert pool._spins == [True] * 4
-    assert RayPool(plan, tmp_path, [few], None)._spins == [False] * 4
+    assert [pool._spins(host) for host in range(4)] == [True] * 4
+    crowded = RayPool(plan, tmp_path, [few], None)
+    assert [crowded._spins(host) for host in range(4)] == [False] * 4
