@@ -292,7 +292,8 @@ class InferenceConfig(Model):
     """What a node makes of its neighbours' estimates of what they miss too."""
     diffusion_iterations: Annotated[int, Field(ge=0, lt=256)] = 0
     """How often neighbours exchange their estimates after the answers of a round; 0: never."""
-
+    diffusion_tolerance: Annotated[float, Field(ge=0.0)] = 0.3
+    """How far an estimate's projection has to move, relative to its length, to be told again."""
     neural_hidden: Annotated[int, Field(ge=0)] = 0
     """Hidden units of the neural dual map, which training then fits as well; 0: none."""
     calibration: Annotated[int, Field(ge=0)] = 0
