@@ -269,7 +269,9 @@ def test_a_real_run_has_the_documented_keys(tmp_path: Path, tiny: MakeConfig, li
     fates = [row[0].strip("`") for row in rows(parts["`ledger.jsonl`"])[1:]]
     assert fates == list(get_args(Fate))
     for line in run.lines("ledger"):
-        assert set(line) - {"phase", "round", "edge"} <= set(fates)
+        assert set(line) - {"phase", "round", "edge", "radio"} <= set(fates)
+        for key in line.get("radio", ()):
+            assert f"`{key}`" in parts["`ledger.jsonl`"]
     files = {row[0].strip("`") for row in rows(parts["What a run leaves behind"])[1:]}
     left = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
     assert {re.sub(r"/.*\.", "/<node>.", name) for name in left} == files - {"checkpoints/"}

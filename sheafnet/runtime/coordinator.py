@@ -16,8 +16,8 @@ import numpy as np
 
 from sheafnet.errors import ActorDied
 from sheafnet.network.frame import PHASES, Phase
-from sheafnet.network.ledger import FATES, Account, Count, Fate, Key, Line, Numbers
-from sheafnet.network.radio import RadioAccount, RoundCost, total
+from sheafnet.network.ledger import FATES, HEARD, Account, Count, Fate, Key, Line, Numbers
+from sheafnet.network.radio import RadioAccount, RoundCost, Spent, total
 from sheafnet.nodes.events import evaluation_points
 from sheafnet.runtime.checkpoint import Books, Checkpoint, Checkpoints
 from sheafnet.runtime.diagnosis import Watch, contrasted, diagnose_run
@@ -355,6 +355,7 @@ class Coordinator:
             (line.key, {fate: line.fates[fate].numbers() for fate in FATES if fate in line.fates})
             for line in lines
         ]
+        spent = self._spent(counted)
         if self._keep.ledger_by_edge:
             arrow = self._plan.method.network.arrow
             counted.sort(key=lambda line: line[0])
@@ -369,10 +370,25 @@ class Coordinator:
                     "round": key.round,
                     "edge": edge,
                     **{fate: dict(zip(_NAMES, n, strict=True)) for fate, n in fates.items()},
+                    **({"radio": _numbers(spent[key])} if spent else {}),
                 }
                 for key, edge, fates in named
             ),
         )
+
+    def _spent(self, counted: Iterable[tuple[Key, Mapping[Fate, Numbers]]]) -> dict[Key, Spent]:
+        """What the messages of each line of ledger.jsonl took, where links have profiles."""
+        found: dict[Key, Spent] = {}
+        if self._radio is None:
+            return found
+        for key, fates in counted:
+            sent, *heard = (
+                sum(fates[fate][1:]) if fate in fates else 0 for fate in ("sent", *HEARD)
+            )
+            spent = self._radio.radio.spent(key.edge, sent, sum(heard))
+            line = key if self._keep.ledger_by_edge else _round_of(key)
+            found[line] = found[line] + spent if line in found else spent
+        return found
 
 
 def _took(cost: RoundCost) -> dict[str, Any]:
@@ -384,7 +400,16 @@ def _took(cost: RoundCost) -> dict[str, Any]:
     }
 
 
+def _numbers(spent: Spent) -> dict[str, float | None]:
+    return {name: number(value) for name, value in spent._asdict().items()}
+
+
 _NAMES = ("messages", "payload_bytes", "framing_bytes", "control_bytes")
+
+
+def _round_of(key: Key) -> Key:
+    """What stands for all directed edges of a round."""
+    return Key(key.phase, key.round, 0, 0)
 
 
 def _by_round(
@@ -393,7 +418,7 @@ def _by_round(
     """The sums over edges and directions."""
     sums: dict[Key, dict[Fate, Count]] = {}
     for key, fates in counted:
-        of_round = sums.setdefault(Key(key.phase, key.round, 0, 0), {})
+        of_round = sums.setdefault(_round_of(key), {})
         for fate, numbers in fates.items():
             of_round.setdefault(fate, Count()).add(Count(*numbers))
     return [
