@@ -21,7 +21,7 @@ from sheafnet.network.radio import RadioAccount, RoundCost, Spent, total
 from sheafnet.nodes.events import evaluation_points
 from sheafnet.runtime.checkpoint import Books, Checkpoint, Checkpoints
 from sheafnet.runtime.diagnosis import Watch, contrasted, diagnose_run
-from sheafnet.runtime.figures import Costs, spectrum_of, summarize
+from sheafnet.runtime.figures import Costs, sheaf_of, summarize
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.keep import Keep, without_checkpoints
 from sheafnet.runtime.measurements import Measurements, number
@@ -51,6 +51,20 @@ class Progress:
     """Failure signatures that show since this stretch."""
     notes: tuple[str, ...] = ()
     """What had to be mended meanwhile."""
+
+    @property
+    def figures(self) -> str:
+        """Losses and bytes so far, in a few words."""
+        losses = {"loss": self.loss, "contrast": self.contrastive, "energy": self.energy}
+        known = [f"{name} {v:.3g}" for name, v in losses.items() if v is not None]
+        parts = known if self.phase == "train" else []
+        return "  ".join([*parts, f"{self.bytes_total / 1e6:.1f} MB"])
+
+    def __str__(self) -> str:
+        """A line, and one more for each note and finding: ``on_progress=print``."""
+        found = [f"{finding.signature}: {finding.text}" for finding in self.findings]
+        line = f"{self.phase} {self.done}/{self.total}  {self.figures}"
+        return "\n".join([*self.notes, *found, line])
 
 
 class Coordinator:
@@ -326,7 +340,7 @@ class Coordinator:
 
     def _standing(self, evaluation: int, maps: Parameters) -> Mapping[str, Any]:
         """How far training has come and what it has cost when an evaluation takes place."""
-        self._spectrum = spectrum = spectrum_of(self._plan, maps) if maps else None
+        self._spectrum = spectrum = sheaf_of(self._plan.topology, maps).spectrum() if maps else None
         return {
             "after": evaluation_points(self._plan.config)[evaluation],
             "train_bytes": sum(
