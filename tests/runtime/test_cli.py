@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from sheafnet import __main__ as entry
+from sheafnet.cli import app
 from tests.conftest import TINY, artifacts
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
@@ -414,3 +416,28 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path, file) -> None:
     running, _, tables = text.partition(b"Bytes between nodes")
     for place in (running, tables):
         assert place.count(b"contrast-at-chance: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("simulate --topology r", ["ring"]),
+        ("validate w", ["wrist-imu", "wrist-imu-pair"]),
+        ("compare --topology ./r", []),
+        ("sweep --over training.tem", ["training.temperature="]),
+        ("simulate --set run.see", ["run.seed="]),
+        ("simulate --method im", ["imagebind"]),
+        ("sim", ["simulate"]),
+        ("simulate --li", ["--live"]),
+    ],
+)
+def test_the_shell_is_offered_what_can_follow(typed: str, offered: list[str]) -> None:
+    words = f"sheafnet {typed}"
+    asked = {
+        "_SHEAFNET_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    found = CliRunner().invoke(app, [], prog_name="sheafnet", env=asked)
+    assert found.exit_code == 0
+    assert sorted(found.stdout.split()) == offered
