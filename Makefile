@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test lint format data experiments experiments-quick clean
+.PHONY: help install simulate test lint format notebook data experiments experiments-quick clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -40,6 +40,9 @@ lint: $(READY)  ## ruff, type checker and import contract
 format: $(READY)  ## sort imports and format the code
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
+
+notebook: $(READY)  ## run examples/tour.ipynb anew and store its outputs
+	@$(BIN)/python -m tests.notebook
 
 experiments: $(READY)  ## run every experiment, hours; goes on where it stopped (ARGS='e2 e4' for some)
 	@$(BIN)/python experiments/run.py $(ARGS)

@@ -5,7 +5,7 @@ What only a registry can know (options of a data set or of an encoder) is kept a
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from sheafnet.document import Origin, read
+from sheafnet.document import Origin, read, take
 from sheafnet.errors import ConfigError
 from sheafnet.faults import FaultsConfig, Probability
 from sheafnet.shipped import find
@@ -300,7 +300,8 @@ class InferenceConfig(Model):
     """What a node makes of its neighbours' estimates of what they miss too."""
     diffusion_iterations: Annotated[int, Field(ge=0, lt=256)] = 0
     """How often neighbours exchange their estimates after the answers of a round; 0: never."""
-
+    diffusion_tolerance: Annotated[float, Field(ge=0.0)] = 0.3
+    """How far an estimate's projection has to move, relative to its length, to be told again."""
     neural_hidden: Annotated[int, Field(ge=0)] = 0
     """Hidden units of the neural dual map, which training then fits as well; 0: none."""
     calibration: Annotated[int, Field(ge=0)] = 0
@@ -567,18 +568,26 @@ class Config(Model):
         return ConfigError(f"{self.origin.locate(*key)}: {message}")
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the YAML at `path`, apply overrides of the form ``a.b=c``, and validate.
+ConfigSource = str | Path | Mapping[str, Any]
+"""A YAML file, the name of a shipped topology, or the keys and values of such a file."""
+
+
+def load_config(source: ConfigSource, overrides: Sequence[str] = ()) -> Config:
+    """Take the values of `source`, apply overrides of the form ``a.b=c``, and validate.
 
     Args:
-        path: a file, or the name of a shipped topology, as ``ring``.
+        source: a YAML file; the name of a shipped topology, as ``ring``; or a mapping of the same
+            keys and values made in Python, which stays as it is.
         overrides: one key each.
 
     Raises:
         ConfigError: the file is missing or no YAML, an override is malformed, or a value is wrong;
             names file, line, key and value and says what would be right.
     """
-    values, origin = read(find(path), overrides)
+    if isinstance(source, Mapping):
+        values, origin = take(source, overrides)
+    else:
+        values, origin = read(find(source), overrides)
     config = check_model(Config, values, source=origin)
     config._origin = origin
     return config

@@ -1,4 +1,4 @@
-"""A YAML file with overrides as plain values, and where each of them was given.
+"""A YAML file, or what a program gives, with overrides as plain values, and where each was given.
 
 Nothing here knows what a key means. Values are of plain types only: a file from a stranger
 executes nothing. Its size, its depth, and the number of values that it holds, aliases written out,
@@ -6,9 +6,11 @@ are bounded, so that it takes neither long nor much memory.
 """
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +73,55 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     values, lines = parse(text, str(path))
+    return values, _overridden(values, overrides, Origin(str(path), lines))
+
+
+def take(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Origin]:
+    """The values that a program gives, as `read` returns those of a file; `values` stay as is.
+
+    Tuples become lists, paths text, numbers of numpy those of Python.
+
+    Raises:
+        ConfigError: a value is of another type, a key is no text, or an override is malformed.
+    """
+    origin = Origin("configuration")
+    taken: dict[str, Any] = _taken(values, ())
+    return taken, _overridden(taken, overrides, origin)
+
+
+def _overridden(values: dict[str, Any], overrides: Sequence[str], origin: Origin) -> Origin:
+    """Apply `overrides` to `values` of `origin`; their origin with them."""
     given: dict[Key, str] = {}
     for override in overrides:
         for key in apply_override(values, override):
             for replaced in [k for k in given if len(k) > len(key) and k[: len(key)] == key]:
                 del given[replaced]
             given[key] = f"--set {override}"
-    return values, Origin(str(path), lines, given)
+    return Origin(origin.source, origin.lines, given)
+
+
+def _taken(value: Any, path: Key) -> Any:
+    here = ".".join(map(str, path))
+    if len(path) > MAX_DEPTH:
+        raise ConfigError("configuration: nested too deeply for a topology.")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                below = f"{here}: " if path else ""
+                raise ConfigError(f"configuration: {below}the key {key!r} is no text.")
+        return {key: _taken(item, (*path, key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_taken(item, (*path, at)) for at, item in enumerate(value)]
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Integral | Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise ConfigError(
+        f"configuration: {here}: is of the type {type(value).__name__}; a configuration is made of "
+        "text, numbers, true or false, None, paths, and lists and mappings of these."
+    )
 
 
 def read_text(path: Path) -> str:

@@ -1,7 +1,9 @@
+import copy
 import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 from sheafnet.config import Config, MethodConfig, RunConfig, TrainingConfig, load_config
 from sheafnet.document import Origin
 from sheafnet.errors import ConfigError
+from sheafnet.topology import build_topology
 from sheafnet.validation import check_model, nearest
 
 GENERATED = "name: t\ndataset: synthetic\ngraph: {generator: ring, nodes: 3}\n"
@@ -733,3 +736,60 @@ def test_ports_include_both_ends(ports, expected):
 def test_ports_that_cannot_be(values, words):
     with pytest.raises(ConfigError, match=words):
         check_model(RunConfig, values)
+
+
+def test_a_mapping_made_in_python_is_what_its_yaml_is(load: Any, tmp_path: Path) -> None:
+    values = {
+        "name": "t",
+        "dataset": {"name": "arrays", "path": tmp_path},
+        "nodes": ("left", {"id": "right", "embedding_dim": np.int64(32)}),
+        "edges": [("left", "right"), {"between": ("left", "right")}],
+        "training": {"learning_rate": np.float32(0.5), "exchange_gradients": False},
+        "method": None,
+    }
+    given = copy.deepcopy(values)
+    config = load_config(values, ["training.rounds=7"])
+    assert values == given
+    text = f"""\
+name: t
+dataset: {{name: arrays, path: {tmp_path}}}
+nodes: [left, {{id: right, embedding_dim: 32}}]
+edges: [[left, right], {{between: [left, right]}}]
+training: {{learning_rate: 0.5, exchange_gradients: false, rounds: 7}}
+"""
+    assert config == load(text)
+    assert type(config.dataset.options["path"]) is str
+    assert config.nodes is not None
+    assert type(config.nodes[1].embedding_dim) is int
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"name": "t"}, "configuration: dataset: is missing"),
+        ({"training": {"round": 3}}, "configuration: training.round: unknown key. Did you mean"),
+        ({"run": {"seed": {1}}}, "configuration: run.seed: is of the type set; a configuration is"),
+        ({"nodes": ["a", b"b"]}, "configuration: nodes.1: is of the type bytes"),
+        ({"training": {"rounds": float("nan")}}, "training.rounds"),
+        ({3: 4}, "configuration: the key 3 is no text"),
+        ({"run": {3: 4}}, "configuration: run: the key 3 is no text"),
+    ],
+    ids=["missing", "unknown", "set", "bytes", "nan", "key", "deep key"],
+)
+def test_a_mapping_that_is_no_configuration_is_refused(values: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(values)
+    assert words in str(caught.value)
+
+
+def test_a_mapping_within_itself_is_refused() -> None:
+    values: dict[str, Any] = {"name": "t"}
+    values["dataset"] = values
+    with pytest.raises(ConfigError, match="configuration: nested too deeply"):
+        load_config(values)
+
+
+def test_a_fault_of_a_mapping_says_so() -> None:
+    values = yaml.safe_load(LISTED) | {"edges": [("left", "rigth")]}
+    with pytest.raises(ConfigError, match=r"^configuration: edges.0: no node .* 'right'"):
+        build_topology(load_config(values))

@@ -68,6 +68,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "NOTICES.md")),
     *sorted(DOCS.glob("*.md")),
     ROOT / "experiments" / "RESULTS.md",
+    ROOT / "examples" / "README.md",
 ]
 
 SECTIONS: dict[str, type[Model]] = {
@@ -269,7 +270,9 @@ def test_a_real_run_has_the_documented_keys(tmp_path: Path, tiny: MakeConfig, li
     fates = [row[0].strip("`") for row in rows(parts["`ledger.jsonl`"])[1:]]
     assert fates == list(get_args(Fate))
     for line in run.lines("ledger"):
-        assert set(line) - {"phase", "round", "edge"} <= set(fates)
+        assert set(line) - {"phase", "round", "edge", "radio"} <= set(fates)
+        for key in line.get("radio", ()):
+            assert f"`{key}`" in parts["`ledger.jsonl`"]
     files = {row[0].strip("`") for row in rows(parts["What a run leaves behind"])[1:]}
     left = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
     assert {re.sub(r"/.*\.", "/<node>.", name) for name in left} == files - {"checkpoints/"}
@@ -570,7 +573,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in found}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_resolve(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):

@@ -12,9 +12,10 @@ import yaml
 from rich.console import Console
 
 from sheafnet.cli.bench import bench_command
+from sheafnet.cli.completion import methods, topologies
 from sheafnet.cli.datasets import datasets_command
 from sheafnet.cli.doctor import doctor_command
-from sheafnet.cli.options import Format, FormatOption, SetOption
+from sheafnet.cli.options import Format, FormatOption, SetOption, TopologyOption
 from sheafnet.cli.progress import run_progress
 from sheafnet.cli.report import export_command, report_command, watch_command
 from sheafnet.cli.studies import compare_command, scale_command, sweep_command
@@ -52,7 +53,10 @@ Kind = StrEnum("Kind", {k: k for k in GraphConfig.model_fields["generator"].anno
 
 MethodOption = Annotated[
     str | None,
-    typer.Option(help="The method, instead of the file's: " + ", ".join(get_args(MethodName))),
+    typer.Option(
+        help="The method, instead of the file's: " + ", ".join(get_args(MethodName)),
+        autocompletion=methods,
+    ),
 ]
 
 AddressOption = Annotated[
@@ -74,10 +78,7 @@ def _root(
 
 @app.command("simulate")
 def _simulate(
-    topology: Annotated[
-        Path,
-        typer.Option(help="The YAML of the network and the run, or the name of a shipped one."),
-    ],
+    topology: TopologyOption,
     rounds: Annotated[int | None, typer.Option(help="Training rounds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that the run draws.")] = None,
     method: MethodOption = None,
@@ -161,7 +162,7 @@ def _print(runs: Sequence[Path], output: Format) -> None:
 
 @app.command()
 def validate(
-    file: Annotated[Path, typer.Argument(help="The YAML to check.")],
+    file: Annotated[Path, typer.Argument(help="The YAML to check.", autocompletion=topologies)],
     method: MethodOption = None,
     overrides: SetOption = None,
 ) -> None:

@@ -1,9 +1,12 @@
 """Options that several commands share."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sheafnet.cli.completion import keys, topologies
 
 
 class Format(StrEnum):
@@ -16,5 +19,17 @@ class Format(StrEnum):
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, as training.rounds=200."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one key, as training.rounds=200.",
+        autocompletion=keys,
+    ),
+]
+TopologyOption = Annotated[
+    Path,
+    typer.Option(
+        help="The YAML of the network and the run, or the name of a shipped one.",
+        autocompletion=topologies,
+    ),
 ]

@@ -61,8 +61,7 @@ def _bar(console: Console) -> Iterator[Callbacks]:
                 tasks[progress.phase] = bar.add_task(
                     progress.phase, total=progress.total, figures=""
                 )
-            figures = _figures(progress)
-            bar.update(tasks[progress.phase], completed=progress.done, figures=figures)
+            bar.update(tasks[progress.phase], completed=progress.done, figures=progress.figures)
             for note in progress.notes:
                 console.print(Text(note, style="yellow"))
             for finding in progress.findings:
@@ -111,7 +110,7 @@ def _lines() -> Callbacks:
         shown[progress.phase] = tenth
         typer.echo(
             f"[{time.monotonic() - begin:6.1f} s] {progress.phase} "
-            f"{progress.done}/{progress.total} {_figures(progress)}",
+            f"{progress.done}/{progress.total} {progress.figures}",
             err=True,
         )
 
@@ -126,7 +125,7 @@ def study_progress(output: Format) -> Iterator[Callable[[StudyProgress], None]]:
         yield lambda _: None
         return
     if not console.is_terminal:
-        yield lambda progress: typer.echo(_cells(progress), err=True)
+        yield lambda progress: typer.echo(progress, err=True)
         return
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None))
     with Bar(*columns, console=console, expand=True) as bar:
@@ -135,26 +134,6 @@ def study_progress(output: Format) -> Iterator[Callable[[StudyProgress], None]]:
         def on_progress(progress: StudyProgress) -> None:
             if progress.what not in tasks:
                 tasks[progress.what] = bar.add_task("", total=progress.total)
-            text = _cells(progress)
-            bar.update(tasks[progress.what], completed=progress.done, description=text)
+            bar.update(tasks[progress.what], completed=progress.done, description=str(progress))
 
         yield on_progress
-
-
-def _cells(progress: StudyProgress) -> str:
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    left = progress.seconds_left
-    time_left = "" if left is None else f", {left // 60:.0f} min {left % 60:.0f} s left"
-    return f"{progress.what}: {progress.done}/{progress.total} cells{failed}{time_left}"
-
-
-def _figures(progress: Progress) -> str:
-    parts = [f"{progress.bytes_total / 1e6:.1f} MB"]
-    if progress.phase == "train":
-        losses = {
-            "loss": progress.loss,
-            "contrast": progress.contrastive,
-            "energy": progress.energy,
-        }
-        parts = [f"{name} {v:.3g}" for name, v in losses.items() if v is not None] + parts
-    return "  ".join(parts)

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from sheafnet.cli.options import Format, FormatOption, SetOption
+from sheafnet.cli.completion import keys, topologies
+from sheafnet.cli.options import Format, FormatOption, SetOption, TopologyOption
 from sheafnet.cli.progress import study_progress
 from sheafnet.studies.compare import compare
 from sheafnet.studies.comparison_tables import print_comparison, write_comparison
@@ -41,10 +42,7 @@ PlotOption = Annotated[
 
 
 def compare_command(
-    topology: Annotated[
-        Path,
-        typer.Option(help="The YAML of the network and the run, or the name of a shipped one."),
-    ],
+    topology: TopologyOption,
     methods: Annotated[
         str,
         typer.Option(
@@ -57,7 +55,11 @@ def compare_command(
     ] = False,
     grid: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=V1,V2", help="What to tune over, instead of the default grid."),
+        typer.Option(
+            metavar="KEY=V1,V2",
+            help="What to tune over, instead of the default grid.",
+            autocompletion=keys,
+        ),
     ] = None,
     select: Annotated[str | None, typer.Option(metavar="FIGURE", help="What to choose by.")] = None,
     tune_seeds: Annotated[int, typer.Option(min=1, help="Seeds to tune with.")] = 1,
@@ -99,12 +101,14 @@ def compare_command(
 
 
 def sweep_command(
-    topology: Annotated[
-        Path,
-        typer.Option(help="The YAML of the network and the run, or the name of a shipped one."),
-    ],
+    topology: TopologyOption,
     over: Annotated[
-        list[str], typer.Option(metavar="KEY=V1,V2", help="A key and its values; repeat it.")
+        list[str],
+        typer.Option(
+            metavar="KEY=V1,V2",
+            help="A key and its values; repeat it.",
+            autocompletion=keys,
+        ),
     ],
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from run.seed on.")] = 3,
     quality: Annotated[str, typer.Option(help="Figure of the front.")] = "recall_at_1",
@@ -154,7 +158,10 @@ def scale_command(
     ] = None,
     topology: Annotated[
         Path | None,
-        typer.Option(help="A YAML whose graph is replaced; default: small cameras."),
+        typer.Option(
+            help="A YAML whose graph is replaced; default: small cameras.",
+            autocompletion=topologies,
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Training rounds of every size.")] = ROUNDS,
     inference_rounds: Annotated[int, typer.Option(help="Inference rounds of every size.")] = ROUNDS,

@@ -131,7 +131,7 @@ class Endpoint:
         number: int,
         array: Array | None = None,
         mask: Mask | None = None,
-    ) -> None:
+    ) -> bool:
         """Encode once, count that buffer, hand it over; over a simulated link, at every attempt.
 
         Args:
@@ -141,6 +141,10 @@ class Endpoint:
             array: (rows, d_ij) float32; None for a request.
             mask: the rows that are meant: of those asked for in an answer or an estimate, else of
                 the batch.
+
+        Returns:
+            Whether the link brings it there in time. A sender learns that at no cost; of a peer
+            that dies it learns nothing.
 
         Raises:
             ProtocolError: the edge does not allow it.
@@ -188,6 +192,7 @@ class Endpoint:
                 Sending(kind, edge, key.direction, round_, size, times, heard, step)
             )
         self._seconds += time.thread_time() - begin
+        return bool(attempts) and attempts[-1] in ARRIVES
 
     def drain_sendings(self) -> list[Sending]:
         """What was sent since the last call, where that is noted."""

@@ -24,6 +24,8 @@ Fate = Literal["sent", "delivered", "late", "dropped", "rejected", "duplicated",
 """What became of a message. ``missed``: the receiver's wait for it ended without it."""
 
 FATES: tuple[Fate, ...] = get_args(Fate)
+HEARD: tuple[Fate, ...] = ("delivered", "late", "rejected", "duplicated")
+"""Fates of what reached the receiver."""
 REJECTED_LIMIT = 4096
 """Directed edges and rounds under which a node enters refused frames between two drains."""
 Numbers = Sequence[int]

@@ -62,6 +62,24 @@ class RoundCost:
     """By node; None where a link of the node does not tell its energy."""
 
 
+class Spent(NamedTuple):
+    """What messages over one or more directed edges took of the radios at their ends."""
+
+    seconds: float
+    """That the radios were in use, of each end alike."""
+    send_joules: float | None
+    receive_joules: float | None
+    """None where a link does not tell its energy."""
+
+    def __add__(self, other: "Spent") -> "Spent":  # type: ignore[override]
+        """Of both together."""
+        return Spent(
+            self.seconds + other.seconds,
+            total((self.send_joules, other.send_joules)),
+            total((self.receive_joules, other.receive_joules)),
+        )
+
+
 class Radio:
     """The radios of a run.
 
@@ -96,6 +114,22 @@ class Radio:
     def seconds(self, sendings: Iterable[Sending]) -> float:
         """How long the round of these messages lasts: its critical path."""
         return _Schedule(self._network, self._profiles, sorted(sendings)).run()
+
+    def spent(self, edge: int, sent: int, heard: int) -> Spent:
+        """What the messages in one direction of a channel took.
+
+        Args:
+            edge: index of the channel.
+            sent: bytes, at every transmission.
+            heard: bytes of the transmissions that reached the receiver.
+        """
+        profile = self._profiles[edge]
+        send, receive = profile.send_j_per_bit, profile.receive_j_per_bit
+        return Spent(
+            8 * sent / profile.bandwidth_bps,
+            None if send is None else 8 * sent * send,
+            None if receive is None else 8 * heard * receive,
+        )
 
     def joules(self, bits: Mapping[tuple[int, int], Sequence[int]]) -> tuple[float | None, ...]:
         """What each node took, in joules; None where a link of the node does not tell.
@@ -226,7 +260,7 @@ class RadioAccount:
     """
 
     def __init__(self, radio: Radio) -> None:
-        self._radio = radio
+        self.radio = radio
         self.seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
         """Sum over the rounds of a phase."""
         self.bits: dict[Phase, dict[tuple[int, int], list[int]]] = {phase: {} for phase in PHASES}
@@ -245,18 +279,18 @@ class RadioAccount:
             for message in messages:
                 _add(bits, message)
                 _add(self.bits[phase], message)
-            seconds = self._radio.seconds(messages)
+            seconds = self.radio.seconds(messages)
             self.seconds[phase] += seconds
-            costs[round_] = RoundCost(seconds, self._radio.joules(bits))
+            costs[round_] = RoundCost(seconds, self.radio.joules(bits))
         return costs
 
     def joules(self, phase: Phase) -> tuple[float | None, ...]:
         """What each node took in a phase."""
-        return self._radio.joules(self.bits[phase])
+        return self.radio.joules(self.bits[phase])
 
     def busy(self, phase: Phase) -> tuple[float, ...]:
         """How long the radios of each node were in use in a phase, in seconds."""
-        return self._radio.busy(self.bits[phase])
+        return self.radio.busy(self.bits[phase])
 
     def state(self) -> dict[str, Any]:
         """The books as JSON."""

@@ -8,10 +8,14 @@ that both miss, as projections of its current estimates, and takes in what these
 
 A row has an estimate once a neighbour has its own modality or, a step before, an estimate: what is
 known travels a hop a step. Both ends know from request and answer over which edges estimates go.
+A row is told again where its projection has moved by more than `diffusion_tolerance` of its length
+since the neighbour got it, who keeps what it got last.
 """
 
 from collections.abc import Generator, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from sheafnet.network.channel import Message
@@ -50,23 +54,29 @@ def diffuse(
     def ridge() -> Tensor:
         return ridge_estimate(heard, int(missing.sum()), node.moments, chosen.ridge)[0]
 
+    peers = {k: _Peer(int(missing.sum()), node.edges[positions[k]].dim) for k in short}
     section = ridge()
     for step in range(1, chosen.diffusion_iterations + 1 if missing.any() else 1):
         number = numbered(round_, step)
-        known = missing.copy()
-        known[missing] = array_of(reached(heard, section))
+        known = array_of(reached(heard, section))
         own = node.project(section)
         for edge, asked in short.items():
-            rows = asked & known
+            projection = array_of(own[positions[edge]])
+            news = peers[edge].news(projection, chosen.diffusion_tolerance)
+            now = asked[missing] & known & news
+            rows = np.zeros_like(asked)
+            rows[missing] = now
             partial = None if rows.sum() == asked.sum() else rows[asked]
-            values = array_of(own[positions[edge]])[rows[missing]]
-            node.endpoint.send(edge, Kind.ESTIMATE, number, values, partial)
+            if node.endpoint.send(edge, Kind.ESTIMATE, number, projection[now], partial):
+                peers[edge].knows(projection, now)
         expected = [(edge, Kind.ESTIMATE, number) for edge in waited]
         mail = (yield expected) if expected else {}
         late += len(expected) - len(mail)
         for edge, message in mail.items():
             position = positions[edge]
-            heard[position] = _beside(given.get(position), *told(node, message, missing))
+            heard[position] = _over(
+                given.get(position), _over(told(node, message, missing), heard.get(position))
+            )
         section = ridge() if chosen.diffusion == "relay" else harmonic.step(section, heard)
     return section, late
 
@@ -77,14 +87,45 @@ def told(node: Node, message: Message, missing: Mask) -> tuple[Tensor, Tensor]:
     return node.tensor(here[missing]), node.tensor(message.array)
 
 
-def _beside(
-    given: tuple[Tensor, Tensor] | None, here: Tensor, projections: Tensor
+class _Peer:
+    """What a neighbour knows from the node of the rows that both miss.
+
+    Args:
+        rows: that the node misses.
+        dim: d_ij.
+    """
+
+    def __init__(self, rows: int, dim: int) -> None:
+        self._told = np.zeros(rows, dtype=np.bool_)
+        self._last = np.zeros((rows, dim), dtype=np.float32)
+
+    def news(self, projections: npt.NDArray[np.float32], tolerance: float) -> Mask:
+        """The rows that the neighbour does not know yet, or that moved by more than `tolerance`.
+
+        Args:
+            projections: of all missing rows, (missing rows, d_ij).
+            tolerance: relative to the length of a projection.
+        """
+        moved = np.linalg.norm(projections - self._last, axis=1)
+        far: Mask = moved > tolerance * np.linalg.norm(projections, axis=1)
+        return far | ~self._told
+
+    def knows(self, projections: npt.NDArray[np.float32], rows: Mask) -> None:
+        """Note that the neighbour has got `rows` of `projections`."""
+        self._told |= rows
+        self._last[rows] = projections[rows]
+
+
+def _over(
+    above: tuple[Tensor, Tensor] | None, below: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """What a neighbour estimates of the rows `here`, beside what it has answered."""
-    if given is None:
-        return here, projections
-    answered, true = given
-    whole = spread(here, projections, len(here))
-    whole[answered] = true
-    known = here | answered
+    """The rows of both, where both have one that of `above`; one of them is there."""
+    if above is None or below is None:
+        either = above or below
+        assert either is not None
+        return either
+    (here, projections), (there, others) = above, below
+    whole = spread(there, others, len(there))
+    whole[here] = projections
+    known = here | there
     return known, whole[known]

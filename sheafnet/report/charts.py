@@ -13,6 +13,7 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
+from sheafnet.network.frame import PHASES
 from sheafnet.runtime.loaded import printable
 from sheafnet.runtime.summary import Summary
 from sheafnet.studies.pareto import pareto_front
@@ -321,22 +322,64 @@ def reconstruction(summary: Summary) -> "Figure | None":
             [v for found in nodes.values() if (v := found.estimators[name].nmse) is not None]
             for name in names
         ]
-        line = {"color": INK}
-        axes.boxplot(
-            spread,
-            orientation="horizontal",
-            tick_labels=names,
-            boxprops=line,
-            whiskerprops=line,
-            capprops=line,
-            medianprops={"color": COLOURS[5]},
-            flierprops={"markersize": 3, "markeredgecolor": INK},
-        )
+        _boxes(axes, spread, names)
     axes.axvline(1.0, color=INK, linestyle=":", linewidth=1.0)
     _logarithmic(axes, axes.xaxis)
     axes.set_xlabel("NMSE, lower is better; 1 is the train mean", fontsize=8)
     axes.grid(alpha=0.25, linewidth=0.5, axis="x")
     return figure
+
+
+def energy(summary: Summary) -> "Figure | None":
+    """Joules by node and phase, one upon the other; None where links tell no energy of any node.
+
+    A bar for each node, or a box of all nodes for each phase where they are many.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    found = {
+        phase: [_or_nan(each.joules) for each in traffic.radio.per_node.values()]
+        for phase in PHASES
+        if (traffic := getattr(summary.communication, phase)) is not None and traffic.radio
+    }
+    found = {phase: values for phase, values in found.items() if np.nansum(values) > 0}
+    if not found:
+        return None
+    names = list(summary.communication.train.per_node)
+    few = len(names) <= NAMED_NODES
+    figure, ((axes,),) = canvas(1.4 + 0.22 * len(names) if few else 3.2)
+    if few:
+        left = np.zeros(len(names))
+        for index, (phase, values) in enumerate(found.items()):
+            style = {"color": COLOURS[index], "edgecolor": INK, "linewidth": 0.5}
+            axes.barh(range(len(names)), values, left=left, label=phase, **style)
+            left += np.nan_to_num(values)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        figure.legend(loc="outside upper left", ncols=4, fontsize=8, frameon=False, labelcolor=INK)
+    else:
+        known = [[v for v in values if not math.isnan(v)] for values in found.values()]
+        _boxes(axes, known, list(found))
+        _logarithmic(axes, axes.xaxis)
+    axes.xaxis.set_major_formatter(EngFormatter("J"))
+    axes.set_xlabel("simulated energy of the radios", fontsize=8)
+    axes.grid(alpha=0.25, linewidth=0.5, axis="x")
+    return figure
+
+
+def _boxes(axes: "Axes", values: Sequence[Sequence[float]], names: Sequence[str]) -> None:
+    """A box for each name, lying."""
+    line = {"color": INK}
+    axes.boxplot(
+        values,
+        orientation="horizontal",
+        tick_labels=names,
+        boxprops=line,
+        whiskerprops=line,
+        capprops=line,
+        medianprops={"color": COLOURS[5]},
+        flierprops={"markersize": 3, "markeredgecolor": INK},
+    )
 
 
 def _or_nan(value: float | None) -> float:

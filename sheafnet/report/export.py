@@ -1,13 +1,13 @@
 """A run where people already look: tables as CSV or Parquet, scalars as TensorBoard events."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from sheafnet.errors import StudyError
 from sheafnet.network.frame import PHASES
-from sheafnet.runtime.loaded import Line, LoadedRun, form_of
+from sheafnet.runtime.loaded import TABLES, LoadedRun, form_of
 from sheafnet.studies.output import write_columns
 
 
@@ -33,21 +33,15 @@ def export(run: LoadedRun, folder: Path, target: Target) -> list[Path]:
     """
     if target == Target.tensorboard:
         return [_events(run, folder)]
-    tables = {f"rounds-{phase}": run.rounds(phase) for phase in PHASES}
-    tables["ledger"] = run.ledger()
     paths = []
-    for name, lines in tables.items():
-        if lines:
+    for table in TABLES:
+        columns = run.columns(table)
+        if columns:
+            name, log = ("ledger", "ledger") if table == "ledger" else (f"rounds-{table}", "rounds")
             paths.append(folder / f"{name}.{target}")
-            columns = _columns(lines)
-            with form_of(run.path / f"{'ledger' if name == 'ledger' else 'rounds'}.jsonl"):
+            with form_of(run.path / f"{log}.jsonl"):
                 write_columns(columns, _doubles(columns), paths[-1])
     return paths
-
-
-def _columns(lines: Sequence[Line]) -> dict[str, list[Any]]:
-    names = dict.fromkeys(name for line in lines for name in line)
-    return {name: [line.get(name) for line in lines] for name in names}
 
 
 def _doubles(columns: dict[str, list[Any]]) -> set[str]:

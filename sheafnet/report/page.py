@@ -84,6 +84,7 @@ class Part:
     pictures: list[Drawing]
     phases: Table
     fates: Table | None
+    radios: dict[str, Any]
     ledger: Table
     commands: str
     config: str
@@ -232,6 +233,7 @@ def _part(label: str, anchor: str, run: LoadedRun, press: _Press) -> Part:
         pictures=_pictures(anchor, run, topology, press),
         phases=_phases(run, sent),
         fates=None if summary is None else _fates(summary),
+        radios=_radios(anchor, summary, press),
         ledger=_ledger(sent),
         commands=_commands(run),
         config=yaml.safe_dump(run.directory.config(), sort_keys=False, allow_unicode=True),
@@ -464,6 +466,29 @@ def _fates(summary: Summary) -> Table | None:
     return Table("what simulated faults made of the messages", columns, rows)
 
 
+def _radios(anchor: str, summary: Summary | None, press: _Press) -> dict[str, Any]:
+    """Simulated time and energy, where edges have links."""
+    if summary is None or summary.communication.train.radio is None:
+        return {}
+    rows = []
+    for phase in PHASES:
+        traffic = getattr(summary.communication, phase)
+        if traffic is None or traffic.radio is None:
+            continue
+        radio, nodes = traffic.radio, traffic.radio.per_node.values()
+        busiest = max((node.busy_seconds for node in nodes), default=None)
+        joules = [node.joules for node in nodes if node.joules is not None]
+        most = max(joules, default=None)
+        figures = (radio.seconds, radio.seconds_per_round, busiest, radio.joules, most)
+        rows.append([Cell(phase), *map(_measured, figures)])
+    columns = ["phase", "seconds", "a round", "radio of the busiest node", "joules", "highest node"]
+    caption = "simulated time and energy of the links: docs/links.md says what they hold"
+    drawn = press.draw(
+        charts.energy(summary), f"{anchor}-energy", "Energy of the radios, by node and phase"
+    )
+    return {"table": Table(caption, columns, rows), "figures": drawn}
+
+
 def _ledger(sent: Mapping[Any, Mapping[str, Bytes]]) -> Table:
     found = [
         (phase, arrow, traffic)
@@ -493,6 +518,10 @@ def _commands(run: LoadedRun) -> str:
 def _share(value: float | None) -> Cell:
     known = value is not None and not math.isnan(value)
     return Cell(f"{value:.3f}" if known else "-", value if known else None)
+
+
+def _measured(value: float | None) -> Cell:
+    return Cell("-" if value is None else f"{value:,.4g}", value)
 
 
 def _count(value: float | None) -> Cell:

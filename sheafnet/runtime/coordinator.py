@@ -16,12 +16,12 @@ import numpy as np
 
 from sheafnet.errors import ActorDied
 from sheafnet.network.frame import PHASES, Phase
-from sheafnet.network.ledger import FATES, Account, Count, Fate, Key, Line, Numbers
-from sheafnet.network.radio import RadioAccount, RoundCost, total
+from sheafnet.network.ledger import FATES, HEARD, Account, Count, Fate, Key, Line, Numbers
+from sheafnet.network.radio import RadioAccount, RoundCost, Spent, total
 from sheafnet.nodes.events import evaluation_points
 from sheafnet.runtime.checkpoint import Books, Checkpoint, Checkpoints
 from sheafnet.runtime.diagnosis import Watch, contrasted, diagnose_run
-from sheafnet.runtime.figures import Costs, spectrum_of, summarize
+from sheafnet.runtime.figures import Costs, sheaf_of, summarize
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.keep import Keep, without_checkpoints
 from sheafnet.runtime.measurements import Measurements, number
@@ -51,6 +51,20 @@ class Progress:
     """Failure signatures that show since this stretch."""
     notes: tuple[str, ...] = ()
     """What had to be mended meanwhile."""
+
+    @property
+    def figures(self) -> str:
+        """Losses and bytes so far, in a few words."""
+        losses = {"loss": self.loss, "contrast": self.contrastive, "energy": self.energy}
+        known = [f"{name} {v:.3g}" for name, v in losses.items() if v is not None]
+        parts = known if self.phase == "train" else []
+        return "  ".join([*parts, f"{self.bytes_total / 1e6:.1f} MB"])
+
+    def __str__(self) -> str:
+        """A line, and one more for each note and finding: ``on_progress=print``."""
+        found = [f"{finding.signature}: {finding.text}" for finding in self.findings]
+        line = f"{self.phase} {self.done}/{self.total}  {self.figures}"
+        return "\n".join([*self.notes, *found, line])
 
 
 class Coordinator:
@@ -326,7 +340,7 @@ class Coordinator:
 
     def _standing(self, evaluation: int, maps: Parameters) -> Mapping[str, Any]:
         """How far training has come and what it has cost when an evaluation takes place."""
-        self._spectrum = spectrum = spectrum_of(self._plan, maps) if maps else None
+        self._spectrum = spectrum = sheaf_of(self._plan.topology, maps).spectrum() if maps else None
         return {
             "after": evaluation_points(self._plan.config)[evaluation],
             "train_bytes": sum(
@@ -355,6 +369,7 @@ class Coordinator:
             (line.key, {fate: line.fates[fate].numbers() for fate in FATES if fate in line.fates})
             for line in lines
         ]
+        spent = self._spent(counted)
         if self._keep.ledger_by_edge:
             arrow = self._plan.method.network.arrow
             counted.sort(key=lambda line: line[0])
@@ -369,10 +384,25 @@ class Coordinator:
                     "round": key.round,
                     "edge": edge,
                     **{fate: dict(zip(_NAMES, n, strict=True)) for fate, n in fates.items()},
+                    **({"radio": _numbers(spent[key])} if spent else {}),
                 }
                 for key, edge, fates in named
             ),
         )
+
+    def _spent(self, counted: Iterable[tuple[Key, Mapping[Fate, Numbers]]]) -> dict[Key, Spent]:
+        """What the messages of each line of ledger.jsonl took, where links have profiles."""
+        found: dict[Key, Spent] = {}
+        if self._radio is None:
+            return found
+        for key, fates in counted:
+            sent, *heard = (
+                sum(fates[fate][1:]) if fate in fates else 0 for fate in ("sent", *HEARD)
+            )
+            spent = self._radio.radio.spent(key.edge, sent, sum(heard))
+            line = key if self._keep.ledger_by_edge else _round_of(key)
+            found[line] = found[line] + spent if line in found else spent
+        return found
 
 
 def _took(cost: RoundCost) -> dict[str, Any]:
@@ -384,7 +414,16 @@ def _took(cost: RoundCost) -> dict[str, Any]:
     }
 
 
+def _numbers(spent: Spent) -> dict[str, float | None]:
+    return {name: number(value) for name, value in spent._asdict().items()}
+
+
 _NAMES = ("messages", "payload_bytes", "framing_bytes", "control_bytes")
+
+
+def _round_of(key: Key) -> Key:
+    """What stands for all directed edges of a round."""
+    return Key(key.phase, key.round, 0, 0)
 
 
 def _by_round(
@@ -393,7 +432,7 @@ def _by_round(
     """The sums over edges and directions."""
     sums: dict[Key, dict[Fate, Count]] = {}
     for key, fates in counted:
-        of_round = sums.setdefault(Key(key.phase, key.round, 0, 0), {})
+        of_round = sums.setdefault(_round_of(key), {})
         for fate, numbers in fates.items():
             of_round.setdefault(fate, Count()).add(Count(*numbers))
     return [

@@ -43,6 +43,7 @@ from sheafnet.runtime.summary import (
     Traffic,
 )
 from sheafnet.sheaf.cellular import Sheaf, Spectrum
+from sheafnet.topology import Topology
 
 _DENSE_LIMIT = 2048
 """Largest sum of stalk dimensions whose Laplacian is diagonalized."""
@@ -313,19 +314,21 @@ def has_spectrum(plan: Plan) -> bool:
     return plan.method.aligns and _stalk_dimension(plan) <= _DENSE_LIMIT
 
 
-def spectrum_of(plan: Plan, parameters: Parameters) -> Spectrum:
-    """The spectrum of the sheaf that `parameters` make.
+def sheaf_of(topology: Topology, parameters: Parameters) -> Sheaf:
+    """The sheaf that `parameters` make on `topology`, that of a method.
 
     A single space is the constant sheaf: its restriction maps are identities.
+
+    Raises:
+        ValueError: the parameters are of another network.
     """
-    topology = plan.topology
     maps = {}
     for node in topology.nodes:
         for edge in topology.incident(node.index):
             name = f"restriction.{topology.edge_name(edge.index)}"
             learned = parameters[node.index].get(name)
             maps[node.index, edge.index] = np.eye(node.dim) if learned is None else learned
-    return Sheaf(topology, maps).spectrum()
+    return Sheaf(topology, maps)
 
 
 def _stalk_dimension(plan: Plan) -> int:

@@ -98,16 +98,19 @@ class Floor:
         return [int(count) for rows in (answered, *told) for count in rows.sum(axis=1)]
 
     def _estimated(self, masks: list[Mask]) -> list[list[Mask]]:
-        """Per step of diffusion and node, the missing rows of which it has an estimate before."""
+        """Per step of diffusion and node, the missing rows of which it has an estimate at last.
+
+        Each has to be told once; how far it moves from there, nothing here can say.
+        """
         network, steps = self._method.topology, []
         known = [~mask for mask in masks]
         for _ in range(self._config.inference.diffusion_iterations):
             near = [
-                np.any([known[e.other(n)] for e in network.incident(n)], axis=0)
+                np.any([known[e.other(n)] for e in network.incident(n)], axis=0) & ~known[n]
                 for n in range(len(masks))
             ]
             known = [here | there for here, there in zip(known, near, strict=True)]
-            steps.append([here & mask for here, mask in zip(known, masks, strict=True)])
+            steps.append(near)
         return steps
 
     def _asks(self, edge: Edge) -> bool:

@@ -23,6 +23,8 @@ _ROUND = 700
 _LEDGER_LINE = 320
 _FAULTY_LEDGER_LINE = 800
 """With every fate in it."""
+_LEDGER_RADIO = 90
+"""``radio`` of a line of the ledger."""
 _JOULES = 14
 """One number of ``joules_per_node``."""
 _LOSS = 14
@@ -93,7 +95,8 @@ def least_bytes(plan: Plan) -> int:
 
 
 def _ledger_line(plan: Plan) -> int:
-    return _LEDGER_LINE if plan.links is None else _FAULTY_LEDGER_LINE
+    line = _LEDGER_LINE if plan.links is None else _FAULTY_LEDGER_LINE
+    return line if plan.radio is None else line + _LEDGER_RADIO
 
 
 def _rounds(plan: Plan) -> int:

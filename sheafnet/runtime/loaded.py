@@ -5,21 +5,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from sheafnet.config import Config
+from sheafnet.datasets.base import Split
 from sheafnet.errors import RunDirectoryError
 from sheafnet.method import Method
 from sheafnet.network.channel import Endpoint
 from sheafnet.network.frame import PHASES, Phase
 from sheafnet.network.switchboard import Switchboard
 from sheafnet.runtime.diagnosis import contrasted, diagnose_training
+from sheafnet.runtime.figures import sheaf_of
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.summary import SCHEMA, Bytes, Summary
+from sheafnet.sheaf.cellular import Sheaf
 from sheafnet.topology import Topology, build_topology
 from sheafnet.validation import check_model, nearest
 
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from sheafnet.nodes.node import Node
 
 Line = dict[str, Any]
+Table = Phase | Literal["ledger"]
+TABLES: tuple[Table, ...] = (*PHASES, "ledger")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -111,6 +118,25 @@ class LoadedRun:
         with form_of(self.path / "ledger.jsonl"):
             return [dict(_flat(line)) for line in self.directory.lines("ledger")]
 
+    def columns(self, table: Table = "train") -> dict[str, list[Any]]:
+        """`rounds` of a phase, or `ledger`, by column, all of one length.
+
+        ``pandas.DataFrame(run.columns("ledger"))``, ``pyarrow.table(run.columns("ledger"))`` and
+        ``plot(*map(run.columns().get, ["round", "loss"]))`` take them as they are. What a round did
+        not measure is None; a fate that a line of the ledger does not name has counted 0.
+
+        Raises:
+            RunDirectoryError: there is no such table.
+        """
+        if table not in TABLES:
+            raise RunDirectoryError(
+                f"{self.path}: has no table {table!r}. {nearest(table, TABLES)}"
+            )
+        lines = self.ledger() if table == "ledger" else self.rounds(table)
+        absent = 0 if table == "ledger" else None
+        names = dict.fromkeys(name for line in lines for name in line)
+        return {name: [line.get(name, absent) for line in lines] for name in names}
+
     def sent(self) -> dict[Phase, dict[str, Bytes]]:
         """What was sent so far, by phase and directed edge ``sender->receiver``.
 
@@ -157,6 +183,51 @@ class LoadedRun:
     def plan(self) -> Plan:
         """What the run does, and its data set; raises as `config` does."""
         return Plan.open(self.config)
+
+    def sheaf(self) -> Sheaf:
+        """The cellular sheaf of the restriction maps that the run ended with.
+
+        In a single space these are identities. Of a run of no training rounds, those it began with.
+
+        Raises:
+            RunDirectoryError: the method has no spaces to compare in, the parameters were not kept,
+                or they are of another network.
+            ConfigError: the configuration is of another version.
+        """
+        method = Method.open(self.config, self.topology)
+        if not method.aligns:
+            raise RunDirectoryError(
+                f"{self.path}: under {method.name} neighbours have no space to compare in, and so "
+                "there is no sheaf; run it with method=sheafalign."
+            )
+        nodes = method.topology.nodes
+        parameters = {node.index: self.directory.parameters(node.id) for node in nodes}
+        try:
+            return sheaf_of(method.topology, parameters)
+        except ValueError as error:
+            raise RunDirectoryError(f"{self.path}: {error}.") from None
+
+    def sections(self, split: Split = "test", events: int = 200) -> list[npt.NDArray[np.float32]]:
+        """What the encoders of the run make of its data: h_i (events, d_i) of every node in order.
+
+        Args:
+            split: validation and test events are unseen in training.
+            events: how many, from the first on.
+
+        Raises:
+            RunDirectoryError: the split has fewer events, or as `node`.
+            ConfigError: the configuration is of another version.
+        """
+        have = self.plan.dataset.size(split)
+        if have is not None and events > have:
+            raise RunDirectoryError(
+                f"{self.path}: {events} events of the {split} split, which has {have}."
+            )
+        from sheafnet.nodes.node import array_of  # torch
+
+        chosen = np.arange(events, dtype=np.int64)
+        nodes = (self.node(node.id) for node in self.topology.nodes)
+        return [array_of(node.labelled(split, chosen).section) for node in nodes]
 
     def node(self, name: str) -> "Node":
         """A node with what it has learned, to look into: encoder, restriction and dual maps.

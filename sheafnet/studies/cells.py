@@ -12,12 +12,11 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sheafnet.config import Config, load_config
+from sheafnet.config import Config, ConfigSource, load_config
 from sheafnet.datasets import with_absolute_paths
 from sheafnet.errors import ConfigError
 from sheafnet.network.frame import Phase
@@ -64,7 +63,7 @@ class Cell:
         return hashlib.sha256(known.encode()).hexdigest()[:20]
 
 
-def open_base(topology: str | Path, overrides: Sequence[str]) -> Config:
+def open_base(topology: ConfigSource, overrides: Sequence[str]) -> Config:
     """The configuration that a study starts from, checked; its encoders are registered.
 
     Raises:
@@ -100,7 +99,7 @@ def seeds_from(base: Config, count: int) -> tuple[int, ...]:
 
 
 def read_cells(
-    topology: str | Path,
+    topology: ConfigSource,
     overrides: Sequence[str],
     seeds: Sequence[int],
     where: Sequence[str] = LOCAL,
@@ -108,7 +107,7 @@ def read_cells(
     """A cell for every seed of the run at `topology` under `overrides`.
 
     Args:
-        topology: the YAML.
+        topology: as `load_config` takes it.
         overrides: on top of it.
         seeds: of the cells.
         where: they run: `LOCAL` or `TIMED`.

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sheafnet.config import Config
+from sheafnet.config import Config, ConfigSource
 from sheafnet.errors import ConfigError
 from sheafnet.runtime.plan import Plan
 from sheafnet.studies.cells import (
@@ -81,6 +81,26 @@ class Comparison:
             else:
                 yield difference(spread, reference), apart(spread, reference)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Tidy: a row per contender and figure, without a difference in those of the first."""
+        found = []
+        for name in self.figures:
+            pairs = [(None, None), *self.differences(name)]
+            for standing, (percent, outside) in zip(self.standings, pairs, strict=True):
+                spread = standing.figures[name]
+                found.append(
+                    {
+                        "contender": standing.contender.label,
+                        "figure": name,
+                        "mean": spread.mean,
+                        "standard_deviation": spread.deviation,
+                        "runs": len(spread.values),
+                        "difference_percent": percent,
+                        "outside_spread": outside,
+                    }
+                )
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -136,7 +156,7 @@ def _numbers(spread: Spread) -> dict[str, Any]:
 
 
 def compare(
-    topology: str | Path,
+    topology: ConfigSource,
     *,
     methods: str = ",".join(METHODS),
     seeds: int = 5,
@@ -154,7 +174,7 @@ def compare(
     """Run every contender with every seed, and compare what they measured.
 
     Args:
-        topology: the YAML of the network and the run.
+        topology: the YAML of the network and the run, or whatever `load_config` takes.
         methods: contenders, separated by commas; the first is the reference. A method, or
             ``method@key=value@key=value``.
         seeds: how many; they count up from ``run.seed``.
@@ -199,7 +219,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Matches:
-    topology: str | Path
+    topology: ConfigSource
     overrides: tuple[str, ...]
     base: Config
     contenders: tuple[Contender, ...]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sheafnet.studies.compare import Comparison, Standing
-from sheafnet.studies.figures import Figure, Spread, of_seeds
+from sheafnet.studies.figures import of_seeds
 from sheafnet.studies.folder import write
 from sheafnet.studies.keys import Axis
 from sheafnet.studies.tuning import BALANCE
@@ -184,23 +184,8 @@ def write_comparison(comparison: Comparison) -> None:
 def _csv(comparison: Comparison) -> str:
     """Tidy: a row per contender and figure."""
     file = io.StringIO()
-    rows = csv.writer(file, lineterminator="\n")
-    columns = ("contender", "figure", "mean", "standard_deviation", "runs")
-    rows.writerow((*columns, "difference_percent", "outside_spread"))
-    for name, figure in comparison.figures.items():
-        pairs = [(None, None), *comparison.differences(name)]
-        for standing, pair in zip(comparison.standings, pairs, strict=True):
-            rows.writerow(_line(standing, figure, standing.figures[name], *pair))
+    rows = comparison.rows()
+    table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
     return file.getvalue()
-
-
-def _line(
-    standing: Standing,
-    figure: Figure,
-    spread: Spread,
-    percent: float | None,
-    outside: bool | None,
-) -> tuple[object, ...]:
-    runs = len(spread.values)
-    label = standing.contender.label
-    return (label, figure.name, spread.mean, spread.deviation, runs, percent, outside)

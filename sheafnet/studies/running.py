@@ -46,6 +46,13 @@ class StudyProgress:
     seconds_left: float | None
     """None as long as no cell of this call has ended."""
 
+    def __str__(self) -> str:
+        """A line: ``on_progress=print``."""
+        failed = f", {self.failed} failed" if self.failed else ""
+        left = self.seconds_left
+        time_left = "" if left is None else f", {left // 60:.0f} min {left % 60:.0f} s left"
+        return f"{self.what}: {self.done}/{self.total} cells{failed}{time_left}"
+
 
 OnStudyProgress = Callable[[StudyProgress], None]
 Outcome = CellResult | Failure

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sheafnet.config import ConfigSource
 from sheafnet.errors import ConfigError
 from sheafnet.studies.cells import Cell, CellResult, open_base, read_cells, seeds_from
 from sheafnet.studies.figures import (
@@ -80,7 +81,7 @@ class Sweep:
 
 
 def sweep(
-    topology: str | Path,
+    topology: ConfigSource,
     over: Sequence[str],
     *,
     seeds: int = 3,
@@ -94,7 +95,7 @@ def sweep(
     """Run every combination of the values in `over` with every seed.
 
     Args:
-        topology: the YAML of the network and the run.
+        topology: the YAML of the network and the run, or whatever `load_config` takes.
         over: of the form ``KEY=V1,V2``; the key may be shortened as long as it is unambiguous.
         seeds: how many; they count up from ``run.seed``.
         overrides: of the form ``a.b=c``, for all runs.

@@ -7,9 +7,8 @@ further ones. Methods with a hub try every node as the hub at their best point.
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from sheafnet.config import Config
+from sheafnet.config import Config, ConfigSource
 from sheafnet.errors import ConfigError
 from sheafnet.studies.cells import Cell, CellResult, curve_overrides, read_cells
 from sheafnet.studies.contenders import HUB_METHODS, Contender
@@ -85,7 +84,7 @@ class Tuner:
     """Tunes the contenders of one comparison.
 
     Args:
-        topology: the YAML.
+        topology: as `load_config` takes it.
         overrides: on top of it, for all contenders.
         base: the configuration that both make.
         tuning: grid, seeds and figure.
@@ -94,7 +93,7 @@ class Tuner:
 
     def __init__(
         self,
-        topology: str | Path,
+        topology: ConfigSource,
         overrides: Sequence[str],
         base: Config,
         tuning: Tuning,

@@ -69,6 +69,7 @@ def draw_config(seed: int) -> Config:
         values["inference"] |= {
             "diffusion": rng.choice(["relay", "harmonic"]),
             "diffusion_iterations": rng.choice([1, 2, 5]),
+            "diffusion_tolerance": rng.choice([0.0, 0.3]),
             "wire_dtype": rng.choice(["float32", "int8"]),
         }
     return check_model(Config, values)

@@ -80,6 +80,27 @@ def test_the_ledger_is_that_of_the_summary(pair: tuple[Path, Path], tmp_path: Pa
     assert totals["inference"] == summary.communication.inference.bytes_total
 
 
+def test_links_show_their_time_and_energy(tiny: MakeConfig, tmp_path: Path) -> None:
+    """Of four nodes and of more than a figure names; a link without energy has no figure."""
+    wide = ("nodes=null", "edges=null", "graph={generator: ring, nodes: 41}")
+    for name, link, given in (("few", "ble", ()), ("many", "ble", wide), ("untold", "5g", ())):
+        chosen = ("training.rounds=1", "inference.rounds=1", f"defaults.edge.link={link}", *given)
+        result = sheafnet.simulate(tiny(*chosen), run_dir=tmp_path / name)
+        page = report(tmp_path / "r.html", tmp_path / name, figures=tmp_path / f"{name}-figures")
+        (table,) = [t for t in page.tables if t[0][-1:] == ["highest node"]]
+        told = {row[0]: row[1:] for row in table[1:]}
+        radio = result.summary.communication.train.radio
+        assert radio is not None
+        assert told["train"][0] == told["train"][1] == f"{radio.seconds:.4g}"
+        drawn = (tmp_path / f"{name}-figures" / "run-1-energy.svg").exists()
+        assert drawn is (link == "ble")
+        if radio.joules is None:
+            assert told["train"][3:] == ["-", "-"]
+        else:
+            highest = max(node.joules or 0.0 for node in radio.per_node.values())
+            assert told["train"][3:] == [f"{radio.joules:.4g}", f"{highest:.4g}"]
+
+
 def test_two_runs_stand_side_by_side(pair: tuple[Path, Path], tmp_path: Path) -> None:
     page = report(tmp_path / "r.html", *pair, figures=tmp_path / "figures")
     (beside,) = [table for table in page.tables if "against the first" in table[0]]

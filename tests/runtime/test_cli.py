@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from sheafnet import __main__ as entry
+from sheafnet.cli import app
 from tests.conftest import TINY, artifacts
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
@@ -383,15 +385,12 @@ def test_datasets_are_listed_with_licences(
     assert "overlap-mnist" in capsys.readouterr().out
 
 
-def test_a_terminal_gets_a_progress_bar(tmp_path: Path, file) -> None:
-    """On a pseudo-terminal, since the bar is not drawn into pipes."""
+def on_terminal(folder: Path, *arguments: object) -> bytes:
+    """What the command, which must succeed, writes on a pseudo-terminal of 70 columns."""
     terminal, inside = pty.openpty()
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "sheafnet", "simulate", "--topology", file()),
-            *("--run-dir", "run", "--set", "training.learning_rate=1e-9"),
-        ],
-        cwd=tmp_path,
+        [sys.executable, "-m", "sheafnet", *map(str, arguments)],
+        cwd=folder,
         env=os.environ | {"TERM": "xterm", "COLUMNS": "70"},
         stdin=inside,
         stdout=inside,
@@ -409,8 +408,58 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path, file) -> None:
         text += part
     os.close(terminal)
     assert process.wait() == 0, text.decode()
+    return text
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path: Path, file) -> None:
+    """On a pseudo-terminal, since the bar is not drawn into pipes."""
+    chosen = ("--run-dir", "run", "--set", "training.learning_rate=1e-9")
+    text = on_terminal(tmp_path, "simulate", "--topology", file(), *chosen)
     for part in (b"train", b"6/6", b"loss", b"inference", b"4/4", b"Missing modalities"):
         assert part in text
     running, _, tables = text.partition(b"Bytes between nodes")
     for place in (running, tables):
         assert place.count(b"contrast-at-chance: ") == 1
+
+
+def test_a_terminal_is_shown_a_run_as_it_goes(tmp_path: Path, file) -> None:
+    asleep = {"nodes": [{"node": "d", "rounds": [2, 4], "phase": "train"}]}
+    chosen = ("--run-dir", "run", "--set", "run.stretch=1", "--live")
+    text = on_terminal(tmp_path, "simulate", "--topology", file(faults=asleep), *chosen)
+    running, _, _ = text.partition(b"Bytes between nodes")
+    for part in (b"a~b", b"c~d", b"not delivered", b"at work", b"asleep", b"train round 3 of 6"):
+        assert part in running
+    assert running.index(b"train round 2: node d sleeps") < running.index(
+        b"node d sleeps no longer"
+    )
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    whole = sum(
+        summary["communication"][phase]["bytes_total"]
+        for phase in ("train", "evaluation", "inference")
+    )
+    assert f"{whole:,} bytes".encode() in running
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("simulate --topology r", ["ring"]),
+        ("validate w", ["wrist-imu", "wrist-imu-pair"]),
+        ("compare --topology ./r", []),
+        ("sweep --over training.tem", ["training.temperature="]),
+        ("simulate --set run.see", ["run.seed="]),
+        ("simulate --method im", ["imagebind"]),
+        ("sim", ["simulate"]),
+        ("simulate --li", ["--live"]),
+    ],
+)
+def test_the_shell_is_offered_what_can_follow(typed: str, offered: list[str]) -> None:
+    words = f"sheafnet {typed}"
+    asked = {
+        "_SHEAFNET_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    found = CliRunner().invoke(app, [], prog_name="sheafnet", env=asked)
+    assert found.exit_code == 0
+    assert sorted(found.stdout.split()) == offered

@@ -5,6 +5,8 @@ A training projection there has 16 rows of 4 dimensions in float32, 256 bytes, a
 
 import io
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from rich.console import Console
 import sheafnet
 from sheafnet.network.frame import Kind
 from sheafnet.network.radio import Sending
-from sheafnet.runtime.keep import least_bytes
+from sheafnet.runtime.keep import Keep, least_bytes
 from sheafnet.runtime.loaded import load_run
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
@@ -87,6 +89,9 @@ def test_links_change_nothing_else(tiny: MakeConfig, tmp_path: Path) -> None:
             del line[key]
         for key in ("train_seconds", "train_joules"):
             line.pop(key, None)
+    counted = [json.loads(line) for line in linked.pop("ledger")]
+    assert all(line.pop("radio")["seconds"] > 0 for line in counted)
+    assert counted == [json.loads(line) for line in plain.pop("ledger")]
     assert linked == plain
 
 
@@ -110,6 +115,43 @@ def test_dropped_and_repeated_messages(tiny: MakeConfig, tmp_path: Path) -> None
     assert radio.per_node["a"].joules == pytest.approx(6 * BITS * (5 * 2e-3 + 3 * 1e-3))
     assert radio.per_node["b"].joules == pytest.approx(6 * BITS * (2 * 2e-3 + 1 * 1e-3))
     assert radio.per_node["c"].joules == pytest.approx(6 * BITS * 3 * 3e-3)
+
+
+@pytest.mark.parametrize("by_edge", [True, False])
+def test_the_ledger_tells_what_every_edge_took(
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_edge: bool
+) -> None:
+    """A projection in each direction and round; of a->b three transmissions, none of them heard."""
+    if not by_edge:
+        within = Keep.within
+        monkeypatch.setattr(
+            Keep, "within", lambda *args: replace(within(*args), ledger_by_edge=False)
+        )
+    lossy = "faults={edges: [{from_to: [a, b], loss: 1.0}], retransmissions: 2, phases: [train]}"
+    sheafnet.simulate(tiny(*OWN, lossy), run_dir=tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    ledger = of_phase(list(run.lines("ledger")), "train")
+    once = {"seconds": BITS / 1000, "send_joules": BITS * 2e-3, "receive_joules": BITS * 1e-3}
+    thrice = {"seconds": 3 * BITS / 1000, "send_joules": 3 * BITS * 2e-3, "receive_joules": 0.0}
+    if by_edge:
+        assert len(ledger) == 6 * 10
+        for line in ledger:
+            assert line["radio"] == pytest.approx(thrice if line["edge"] == "a->b" else once)
+    else:
+        assert [line["edge"] for line in ledger] == ["*"] * 6
+        for line in ledger:
+            assert line["radio"] == pytest.approx({k: 9 * once[k] + thrice[k] for k in once})
+
+
+def test_the_ledger_and_the_rounds_took_the_same(tiny: MakeConfig, tmp_path: Path) -> None:
+    sheafnet.simulate(tiny(*OWN, STORM), run_dir=tmp_path / "run")
+    run, found = RunDirectory.open(tmp_path / "run"), Counter[tuple[str, int]]()
+    for line in run.lines("ledger"):
+        radio = line["radio"]
+        found[line["phase"], line["round"]] += radio["send_joules"] + radio["receive_joules"]
+    rounds = {(n["phase"], n["round"]): n["joules"] for n in run.lines("rounds")}
+    assert len(rounds) > 10
+    assert dict(found) == pytest.approx(rounds)
 
 
 def test_a_node_that_sleeps_takes_nothing(tiny: MakeConfig, tmp_path: Path) -> None:
@@ -161,6 +203,10 @@ def test_without_energy_there_are_seconds_only(tiny: MakeConfig, tmp_path: Path)
     assert radio is not None
     assert radio.seconds == pytest.approx(6 * (6 * BITS / 50e6 + 0.008))
     assert radio.joules is None
+    (line, *_) = RunDirectory.open(tmp_path / "run").lines("ledger")
+    assert line["radio"] == {
+        "seconds": pytest.approx(BITS / 50e6), "send_joules": None, "receive_joules": None,
+    }  # fmt: skip
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["communication"]["train"]["radio"]["joules"] is None
     console = Console(width=80, file=io.StringIO(), record=True)
@@ -229,7 +275,7 @@ def test_validate_counts_the_links(
 def test_a_run_directory_has_room_for_the_energy_of_every_round(tiny: MakeConfig) -> None:
     plain, linked = (Plan.open(tiny(*given)) for given in ((), OWN))
     rounds = 6 + 1 + 4
-    assert least_bytes(linked) - least_bytes(plain) == 4 * rounds * 14
+    assert least_bytes(linked) - least_bytes(plain) == rounds * (4 * 14 + 90)
 
 
 @pytest.mark.parametrize("method", ["{name: imagebind, hub: b}", "local", "concat-supervised"])

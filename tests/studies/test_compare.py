@@ -1,18 +1,21 @@
 """`sheafnet compare` as a user meets it, on the tiny topology."""
 
 import csv
+import dataclasses
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import sheafnet
 from sheafnet.errors import ConfigError
 from sheafnet.studies import running
 from sheafnet.studies.cells import LOCAL
-from sheafnet.studies.comparison_tables import Grid, grids
+from sheafnet.studies.comparison_tables import Grid, grids, write_comparison
+from tests.conftest import TINY
 from tests.runtime.test_cli import call
 
 
@@ -27,10 +30,6 @@ def never(*_: object) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, sheafnet.Comparison]:
     """The topology, and a comparison of it that ran."""
-    import yaml
-
-    from tests.conftest import TINY
-
     folder = tmp_path_factory.mktemp("compare")
     (folder / "network.yaml").write_text(yaml.safe_dump(TINY))
     return folder, sheafnet.compare(
@@ -135,6 +134,40 @@ def test_a_second_call_runs_nothing_and_says_the_same(
     page = (folder / "study" / "compare.md").read_text()
     assert "| recall@1 |" in page
     assert "do not overlap" in page
+
+
+def test_a_mapping_is_compared_as_its_file_is(
+    finished: tuple[Path, sheafnet.Comparison], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, comparison = finished
+    monkeypatch.setattr(running, "_outcomes", never)
+    again = sheafnet.compare(
+        TINY,
+        methods="sheafalign,sheafalign@comparison_dim=0.25,imagebind,local",
+        seeds=2,
+        study=folder / "study",
+    )
+    assert again.as_dict() == comparison.as_dict()
+
+
+def test_rows_are_what_the_csv_holds(
+    finished: tuple[Path, sheafnet.Comparison], tmp_path: Path
+) -> None:
+    _, comparison = finished
+    rows = comparison.rows()
+    assert len(rows) == 4 * len(comparison.figures)
+    write_comparison(dataclasses.replace(comparison, folder=tmp_path))
+    with (tmp_path / "table.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    as_text = [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
+    assert read == as_text
+    quarter = next(
+        r for r in rows if r["contender"].endswith("0.25") and r["figure"] == "train_bytes"
+    )
+    ours, theirs = (s.figures["train_bytes"].mean for s in comparison.standings[:2])
+    assert quarter["mean"] == theirs
+    assert quarter["difference_percent"] == pytest.approx((theirs / ours - 1) * 100)
+    assert {row["difference_percent"] for row in rows if row["contender"] == "sheafalign"} == {None}
 
 
 def test_more_seeds_cost_only_the_new_ones(
