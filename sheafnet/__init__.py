@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 from sheafnet.version import __version__
 
 if TYPE_CHECKING:
-    from sheafnet.config import Config, load_config
-    from sheafnet.errors import SheafnetError
+    from sheafnet.config import Config, LinkConfig, Model, load_config
+    from sheafnet.datasets.info import DatasetInfo
+    from sheafnet.errors import PluginError, SheafnetError
+    from sheafnet.nodes.encoders import EncoderKind
+    from sheafnet.nodes.objective_kind import ObjectiveKind
     from sheafnet.report.page import write_report
     from sheafnet.runtime.coordinator import Progress
     from sheafnet.runtime.loaded import LoadedRun, load_run
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from sheafnet.runtime.rundir import RunDirectory
     from sheafnet.runtime.simulate import Result, resume, simulate
     from sheafnet.runtime.summary import Summary
+    from sheafnet.sheaf.estimator_kind import EstimatorKind
     from sheafnet.studies.compare import Comparison, compare
     from sheafnet.studies.scale import Scale, scale
     from sheafnet.studies.sweep import Sweep, sweep
@@ -31,8 +35,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "Comparison": "studies.compare",
     "Config": "config",
+    "DatasetInfo": "datasets.info",
+    "EncoderKind": "nodes.encoders",
+    "EstimatorKind": "sheaf.estimator_kind",
+    "LinkConfig": "config",
     "LoadedRun": "runtime.loaded",
+    "Model": "config",
+    "ObjectiveKind": "nodes.objective_kind",
     "Plan": "runtime.plan",
+    "PluginError": "errors",
     "Progress": "runtime.coordinator",
     "Result": "runtime.simulate",
     "RunDirectory": "runtime.rundir",
@@ -55,8 +66,15 @@ _HOMES = {
 __all__ = [
     "Comparison",
     "Config",
+    "DatasetInfo",
+    "EncoderKind",
+    "EstimatorKind",
+    "LinkConfig",
     "LoadedRun",
+    "Model",
+    "ObjectiveKind",
     "Plan",
+    "PluginError",
     "Progress",
     "Result",
     "RunDirectory",

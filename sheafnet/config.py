@@ -4,6 +4,7 @@ What only a registry can know (options of a data set or of an encoder) is kept a
 ``options``; that registry checks it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -13,6 +14,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
@@ -33,7 +35,8 @@ Rounding = Literal["nearest", "stochastic"]
 EstimatorName = Literal["mean", "ridge", "zero", "train-mean", "diffusion", "neural"]
 MethodName = Literal["sheafalign", "imagebind", "all-pairs", "local", "concat-supervised"]
 
-ON_REQUEST: dict[EstimatorName, str] = {
+OUR_ESTIMATORS: tuple[EstimatorName, ...] = get_args(EstimatorName)
+ON_REQUEST: dict[str, str] = {
     "diffusion": "diffusion_iterations",
     "neural": "neural_hidden",
 }
@@ -75,7 +78,8 @@ ComparisonDim = Annotated[_Dimensions | Literal["auto"], WrapValidator(_comparis
 
 
 class Named(Model):
-    """A registered thing by name; its further keys are the options of that thing."""
+    """A thing by the name that it is registered under, by that of an entry point of a plug-in, or
+    by a path ``module:attribute``; its further keys are the options of that thing."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     name: str
@@ -129,7 +133,7 @@ class EdgeDefaults(Model):
 
     comparison_dim: ComparisonDim = 0.5
     link: str | None = None
-    """A profile of ``links``, or one of `sheafnet.network.profiles`."""
+    """A profile of ``links``, of `sheafnet.network.profiles` or of a plug-in."""
 
 
 class Defaults(Model):
@@ -244,6 +248,8 @@ class TrainingConfig(Model):
     wire_dtype: Dtype = "float32"
     wire_rounding: Rounding = "nearest"
     """Of int8 in training rounds."""
+    objective: Named | None = None
+    """Further loss terms of every node, of a plug-in."""
 
     @model_validator(mode="after")
     def _stochastic_needs_steps(self) -> Self:
@@ -281,7 +287,9 @@ class InferenceConfig(Model):
     """Probability that a node misses its modality for an event, independent over both."""
     missing_nodes: tuple[str, ...] | None = None
     """A fixed pattern instead: these nodes miss every event, the others none."""
-    estimator: EstimatorName = "ridge"
+    estimators: tuple[Named, ...] = ()
+    """Estimators of plug-ins, to be measured beside ours."""
+    estimator: str = "ridge"
     """The estimator that the network uses; the others are measured on the same messages."""
     ridge: Annotated[float, Field(gt=0.0)] = 1e-3
     """Regularization, relative to the mean variance of the projections."""
@@ -302,17 +310,44 @@ class InferenceConfig(Model):
     """Expected relative square error above which a node does without an estimate."""
 
     @property
-    def estimators(self) -> tuple[EstimatorName, ...]:
-        """Those that a run measures."""
-        names: tuple[EstimatorName, ...] = get_args(EstimatorName)
-        return tuple(n for n in names if n not in ON_REQUEST or getattr(self, ON_REQUEST[n]))
+    def measured(self) -> tuple[str, ...]:
+        """The estimators that a run measures, those of plug-ins last."""
+        own = (n for n in OUR_ESTIMATORS if n not in ON_REQUEST or getattr(self, ON_REQUEST[n]))
+        return (*own, *(chosen.name for chosen in self.estimators))
+
+    @field_validator("estimators")
+    @classmethod
+    def _of_different_names(cls, value: tuple[Named, ...]) -> tuple[Named, ...]:
+        columns: dict[str, str] = {re.sub(r"\W", "_", name): name for name in OUR_ESTIMATORS}
+        for chosen in value:
+            if chosen.name in OUR_ESTIMATORS:
+                raise ValueError(
+                    f"{chosen.name} is sheafnet's own and measured anyway; list those of plug-ins"
+                )
+            column = re.sub(r"\W", "_", chosen.name)
+            if column in columns:
+                raise ValueError(
+                    f"{columns[column]} and {chosen.name} would have the same columns in tables"
+                )
+            columns[column] = chosen.name
+        return value
+
+    @field_validator("estimator")
+    @classmethod
+    def _a_known_one(cls, value: str, info: ValidationInfo) -> str:
+        plugins = [chosen.name for chosen in info.data.get("estimators", ())]
+        if "estimators" in info.data and value not in (*OUR_ESTIMATORS, *plugins):
+            known = ", ".join(map(repr, (*OUR_ESTIMATORS, *plugins)))
+            raise ValueError(
+                f"must be one of {known}; list one of a plug-in in inference.estimators"
+            )
+        return value
 
     @model_validator(mode="after")
     def _the_used_estimator_is_measured(self) -> Self:
-        if self.estimator not in self.estimators:
-            raise ValueError(
-                f"estimator: {self.estimator} needs {ON_REQUEST[self.estimator]} of at least 1"
-            )
+        key = ON_REQUEST.get(self.estimator)
+        if key is not None and not getattr(self, key):
+            raise ValueError(f"estimator: {self.estimator} needs {key} of at least 1")
         return self
 
     @field_validator("calibration")
@@ -468,6 +503,15 @@ class Config(Model):
             raise ValueError(
                 f"training.exchange_gradients completes the gradient of sheafalign; "
                 f"{self.method.name} has no use for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_need_neighbours(self) -> Self:
+        if self.training.objective is not None and self.method.name in NOT_ALIGNED:
+            raise ValueError(
+                f"training.objective: under {self.method.name} a node has no projections of "
+                "neighbours to take a loss of; leave it out"
             )
         return self
 

@@ -316,7 +316,9 @@ def apply_override(values: dict[str, Any], override: str) -> list[Key]:
 def _long_form(value: Any, path: Key) -> Any:
     """What was given in its short form (a name, an id, two ends) as the mapping it stands for."""
     if isinstance(value, str):
-        if path[-1] in {"dataset", "encoder", "method"}:
+        if path[-1] in {"dataset", "encoder", "method", "objective"}:
+            return {"name": value}
+        if path[:-1] == ("inference", "estimators"):
             return {"name": value}
         if path[:-1] == ("nodes",):
             return {"id": value}

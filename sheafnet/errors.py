@@ -16,6 +16,7 @@
     │   ├── DeadlineError             5   a wait ended without the message or the report
     │   └── ActorError                5   an actor process could not be started
     │       └── ActorDied             5   an actor process died
+    ├── PluginError                   6   the code of a plug-in failed
     └── Interrupted                 130   Ctrl-C
 
 Exit code 1 is left to defects of sheafnet itself: those keep their traceback.
@@ -98,6 +99,12 @@ class ActorError(NetworkError):
 
 class ActorDied(ActorError):
     """An actor process ended while it was needed; another one can take its place."""
+
+
+class PluginError(SheafnetError):
+    """Code that is not of sheafnet failed; names the plug-in, its file and line, and the node."""
+
+    exit_code = 6
 
 
 class Interrupted(SheafnetError):

@@ -358,8 +358,8 @@ def test_exchanged_gradients_need_something_to_exchange(load, refusal, file):
 
 
 def test_diffusion_needs_iterations_and_neighbours_that_meet(load, refusal, file):
-    off = load(GENERATED).inference.estimators
-    on = load(GENERATED, "inference.diffusion_iterations=2").inference.estimators
+    off = load(GENERATED).inference.measured
+    on = load(GENERATED, "inference.diffusion_iterations=2").inference.measured
     assert on == (*off, "diffusion")
     used = "inference:\n  estimator: diffusion\n"
     most = load(GENERATED + used + "  diffusion_iterations: 255\n")

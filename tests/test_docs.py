@@ -69,6 +69,7 @@ PAGES = [
     *sorted(DOCS.glob("*.md")),
     ROOT / "experiments" / "RESULTS.md",
     ROOT / "examples" / "README.md",
+    ROOT / "examples" / "plugin" / "README.md",
 ]
 
 SECTIONS: dict[str, type[Model]] = {

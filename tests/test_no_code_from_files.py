@@ -24,8 +24,10 @@ CALLS = {
 }
 LOADERS = {"Loader", "FullLoader", "UnsafeLoader", "CLoader", "CFullLoader", "CUnsafeLoader"}
 ALLOWED = {
-    # The modules that a configuration names in `imports`, when it is run: see docs/reliability.md.
-    ("runtime/plan.py", "import_module"),
+    # What a configuration names, when it is run: modules in `imports`, paths, and entry points of
+    # installed distributions. See docs/reliability.md.
+    ("plugins.py", "import_module"),
+    ("plugins.py", "entry_points"),
     # Modules of the package itself.
     ("__init__.py", "import_module"),
     ("bench/child.py", "import_module"),
@@ -44,7 +46,7 @@ def findings(source: str, name: str) -> set[tuple[str, str]]:
             root = node.module.split(".")[0]
             names = {alias.name for alias in node.names}
             found |= names if root in MODULES else names & CALLS.get(root, set())
-            found |= names & ({"import_module"} if root == "importlib" else set())
+            found |= names & ({"import_module", "entry_points"} if root == "importlib" else set())
         elif isinstance(node, ast.Call):
             found |= _of_call(node)
         elif isinstance(node, ast.Attribute) and node.attr in LOADERS:
@@ -59,7 +61,7 @@ def _of_call(node: ast.Call) -> set[str]:
     if isinstance(node.func, ast.Attribute):
         if isinstance(node.func.value, ast.Name):
             found |= {node.func.attr} & CALLS.get(node.func.value.id, set())
-        found |= {node.func.attr} & {"import_module"}
+        found |= {node.func.attr} & {"import_module", "entry_points"}
     for keyword in node.keywords:
         given = keyword.value.value if isinstance(keyword.value, ast.Constant) else True
         if keyword.arg in ("allow_pickle", "shell") and given is not False:
@@ -101,6 +103,8 @@ def test_numpy_is_always_told_not_to_unpickle() -> None:
         ("import subprocess\nsubprocess.run('ls', shell=True)", "shell"),
         ("import numpy as np\nnp.load(p, allow_pickle=flag)", "allow_pickle"),
         ("import importlib\nimportlib.import_module(x)", "import_module"),
+        ("from importlib.metadata import entry_points", "entry_points"),
+        ("from importlib import metadata\nmetadata.entry_points()", "entry_points"),
     ],
 )
 def test_each_of_them_would_be_found(source: str, what: str) -> None:

@@ -10,17 +10,17 @@ from typing import Annotated, get_args
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from sheafnet.cli.bench import bench_command
 from sheafnet.cli.completion import methods, topologies
+from sheafnet.cli.datasets import datasets_command
 from sheafnet.cli.doctor import doctor_command
 from sheafnet.cli.options import Format, FormatOption, SetOption, TopologyOption
 from sheafnet.cli.progress import run_progress
 from sheafnet.cli.report import export_command, report_command, watch_command
 from sheafnet.cli.studies import compare_command, scale_command, sweep_command
 from sheafnet.config import Config, GraphConfig, MethodName, load_config
-from sheafnet.datasets import DATASETS
+from sheafnet.datasets import find_dataset
 from sheafnet.errors import ConfigError, SheafnetError
 from sheafnet.network.frame import PHASES
 from sheafnet.runtime.keep import Keep
@@ -30,7 +30,7 @@ from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.simulate import resume, simulate
 from sheafnet.studies.tables import print_beside, print_run
 from sheafnet.topology import build_topology, generate_graph
-from sheafnet.validation import check_model, nearest
+from sheafnet.validation import check_model
 from sheafnet.version import __version__
 
 app = typer.Typer(
@@ -249,10 +249,7 @@ def _topology(
         "nodes": ids,
         "edges": [[ids[i], ids[j]] for i, j in sorted(tuple(sorted(e)) for e in drawn.edges)],
     }
-    if dataset not in DATASETS:
-        raise ConfigError(
-            f"--dataset {dataset}: no such data set. {nearest(dataset, list(DATASETS))}"
-        )
+    find_dataset(dataset, f"--dataset {dataset}")
     topology = build_topology(check_model(Config, values, source=source))
     text = yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=100)
     if output is None:
@@ -278,21 +275,6 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-@app.command("datasets")
-def _datasets(output: FormatOption = Format.text) -> None:
-    """List the data sets with their modalities, sizes and licences."""
-    if output is Format.json:
-        typer.echo(json.dumps({n: info.as_dict() for n, info in DATASETS.items()}, indent=2))
-        return
-    table = Table(title="Data sets", title_justify="left", show_lines=True)
-    table.add_column("name", no_wrap=True)
-    for column in ("what it is", "modalities", "sizes", "licence"):
-        table.add_column(column, overflow="fold")
-    for info in DATASETS.values():
-        table.add_row(info.name, info.summary, info.modalities, info.sizes, info.licence)
-    Console().print(table)
-
-
 @app.command()
 def show(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
@@ -315,6 +297,7 @@ def _chosen(method: str | None, overrides: Sequence[str] | None) -> list[str]:
     return [f"method={method}", *given]
 
 
+app.command("datasets")(datasets_command)
 app.command("report")(report_command)
 app.command("watch")(watch_command)
 app.command("export")(export_command)

@@ -14,12 +14,21 @@ from sheafnet.datasets import (
     wrist_imu,
 )
 from sheafnet.datasets.base import Dataset
+from sheafnet.datasets.guarded import GuardedDataset
 from sheafnet.datasets.info import DatasetInfo
 from sheafnet.errors import DatasetError, InputError
+from sheafnet.plugins import Code, Group
 from sheafnet.topology import Topology
-from sheafnet.validation import check_model, nearest
+from sheafnet.validation import check_model
 
-__all__ = ["DATASETS", "DatasetInfo", "open_dataset", "with_absolute_paths"]
+__all__ = [
+    "DATASETS",
+    "GROUP",
+    "DatasetInfo",
+    "find_dataset",
+    "open_dataset",
+    "with_absolute_paths",
+]
 
 _PATH_OPTIONS = ("path", "data_dir")
 
@@ -38,27 +47,48 @@ DATASETS: dict[str, DatasetInfo] = {
 }
 
 
+GROUP = Group("data set", "sheafnet.datasets", DatasetInfo, DATASETS)
+"""Those of others."""
+
+
+def find_dataset(name: str, where: str) -> Code[DatasetInfo]:
+    """The data set called `name`, ours or of a plug-in.
+
+    Raises:
+        DatasetError: there is none.
+        ConfigError: a path leads nowhere.
+        PluginError: its module fails while it is imported.
+    """
+    if name in DATASETS:
+        return Code(GROUP.noun, name, DATASETS[name])
+    found = GROUP.find(name, where)
+    if found is None:
+        raise DatasetError(f"{where}: no such data set. {GROUP.unknown(name, DATASETS)}")
+    return found
+
+
 def open_dataset(config: Config, topology: Topology) -> Dataset:
     """The data set that `config` names, checked and opened for `topology` and the run's seed.
 
     Raises:
         DatasetError: no data set has that name, or its files are missing or unusable.
         ConfigError: an option is wrong, or a node's modality is not one of the data set's.
+        PluginError: it is somebody else's, and fails.
     """
-    name = config.dataset.name
-    if name not in DATASETS:
-        known = nearest(name, [*DATASETS])
-        raise DatasetError(
-            f"{config.origin.locate('dataset')}: dataset.name = {name!r}: no such data set. {known}"
+    name, where = config.dataset.name, config.origin.locate("dataset")
+    code = find_dataset(name, f"{where}: dataset.name = {name!r}")
+    with code.guard("its options", where):
+        options = check_model(
+            code.value.options, config.dataset.options, source=config.origin, prefix=("dataset",)
         )
-    info = DATASETS[name]
-    options = check_model(
-        info.options, config.dataset.options, source=config.origin, prefix=("dataset",)
-    )
     try:
-        return info.open(options, topology, config.run.seed)
+        with code.guard("its open", where):
+            opened = code.value.open(options, topology, config.run.seed)
     except InputError as error:
-        raise type(error)(f"{config.origin.locate('dataset')}: {error}") from None
+        raise type(error)(f"{where}: {error}") from None
+    if code.ours:
+        return opened
+    return GuardedDataset(code, opened, [node.id for node in topology.nodes], where)
 
 
 def with_absolute_paths(config: Config) -> Config:

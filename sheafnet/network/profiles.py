@@ -4,9 +4,12 @@ docs/links.md says for every constant which document it was read in, and how it 
 Nothing is said of losses there, so that no named profile has any.
 """
 
+from collections.abc import Mapping
+
 from sheafnet.config import Config, LinkConfig
+from sheafnet.errors import ConfigError
+from sheafnet.plugins import Code, Group
 from sheafnet.topology import Topology
-from sheafnet.validation import nearest
 
 PROFILES: dict[str, LinkConfig] = {
     profile.name: profile
@@ -36,6 +39,9 @@ PROFILES: dict[str, LinkConfig] = {
     )
 }
 
+GROUP = Group("link", "sheafnet.links", LinkConfig, PROFILES)
+"""Those of others."""
+
 
 def profiles_of(config: Config, network: Topology) -> tuple[LinkConfig, ...] | None:
     """The profile of each channel of `network`, by index; None where no edge names one.
@@ -57,11 +63,11 @@ def profiles_of(config: Config, network: Topology) -> tuple[LinkConfig, ...] | N
     chosen: dict[frozenset[str], str] = {}
     for at, edge in enumerate(config.edges or ()):
         if edge.link is not None:
-            _check(config, known, edge.link, "edges", at, "link")
+            _look_up(config, known, edge.link, "edges", at, "link")
             chosen[frozenset(edge.between)] = edge.link
     default = config.defaults.edge.link
     if default is not None:
-        _check(config, known, default, "defaults", "edge", "link")
+        _look_up(config, known, default, "defaults", "edge", "link")
     elif not chosen:
         return None
     found = []
@@ -78,9 +84,25 @@ def profiles_of(config: Config, network: Topology) -> tuple[LinkConfig, ...] | N
     return tuple(found)
 
 
-def _check(config: Config, known: dict[str, LinkConfig], name: str, *key: str | int) -> None:
-    if name not in known:
-        raise config.fault(
-            f"{'.'.join(map(str, key))}: no link is called {name!r}. {nearest(name, list(known))}",
-            *key,
-        )
+def find_link(
+    name: str, where: str, known: Mapping[str, LinkConfig] = PROFILES
+) -> Code[LinkConfig]:
+    """The profile called `name`, one of `known` or of a plug-in.
+
+    Raises:
+        ConfigError: there is none.
+        PluginError: its module fails while it is imported.
+    """
+    if name in known:
+        return Code(GROUP.noun, name, known[name])
+    found = GROUP.find(name, where)
+    if found is None:
+        raise ConfigError(f"{where}: no link is called {name!r}. {GROUP.unknown(name, known)}")
+    return found
+
+
+def _look_up(config: Config, known: dict[str, LinkConfig], name: str, *key: str | int) -> None:
+    """Have `name` in `known`, where runs call a profile what the YAML calls it."""
+    where = f"{config.origin.locate(*key)}: {'.'.join(map(str, key))}"
+    profile = find_link(name, where, known).value
+    known[name] = profile if name in known else profile.model_copy(update={"name": name})

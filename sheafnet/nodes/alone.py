@@ -30,12 +30,13 @@ def train_alone(node: Node, round_: int, records: list[TrainRecord]) -> Program:
         return
     sample = node.samples("train", node.batch(round_))
     generator = node.generator("mask", round_)
-    first, second = (node.encoder(masked(sample, generator)) for _ in range(2))
+    when = f"train round {round_}"
+    first, second = (node.encode(masked(sample, generator), when) for _ in range(2))
     loss = contrastive_loss(first, second, node.config.training.temperature)
     refuse_divergence(loss, f"node {node.spec.id}", round_)
     loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        node.moments.update(node.encoder(sample), [])
+        node.moments.update(node.encode(sample, when), [])
     records.append(
         TrainRecord(
             round=round_,

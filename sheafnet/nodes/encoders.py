@@ -1,9 +1,10 @@
 """Encoders f_i: sample -> section of the vertex stalk, by name.
 
-``register`` adds one. An entry says which options it takes (a frozen model), checks that it suits
-the shape of the node's samples, and builds a torch module (B, *shape) -> (B, d_i). torch is
-imported only when an encoder is built, so that whoever just checks a configuration starts fast.
-By default an encoder ends in a layer norm: restriction maps then see sections of one scale.
+``register`` adds one, and so do entry points and paths (`sheafnet.plugins`). An entry says which
+options it takes (a frozen model), checks that it suits the shape of the node's samples, and builds
+a torch module (B, *shape) -> (B, d_i). torch is imported only when an encoder is built, so that
+whoever just checks a configuration starts fast. By default an encoder ends in a layer norm:
+restriction maps then see sections of one scale.
 """
 
 import math
@@ -16,7 +17,8 @@ from pydantic import Field
 
 from sheafnet.config import Model, Named, Positive
 from sheafnet.errors import ConfigError
-from sheafnet.validation import check_model, nearest
+from sheafnet.plugins import Code, Group
+from sheafnet.validation import check_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,10 +37,11 @@ class Size:
 
 @dataclass(frozen=True)
 class EncoderKind:
-    """A registered encoder.
+    """An encoder that the YAML can name.
 
     Args:
-        name: what the YAML calls it.
+        name: what the YAML calls it where it is registered; otherwise the entry point's name, or
+            its path.
         options: its options as a frozen model.
         build: (shape, d_i, options) -> torch module.
         check: (shape) -> what is wrong with that shape, or None.
@@ -54,6 +57,8 @@ class EncoderKind:
 
 
 ENCODERS: dict[str, EncoderKind] = {}
+GROUP = Group("encoder", "sheafnet.encoders", EncoderKind, ("mlp", "conv", "conv1d"))
+"""Those of others."""
 
 
 def register(kind: EncoderKind) -> None:
@@ -67,39 +72,71 @@ def register(kind: EncoderKind) -> None:
     ENCODERS[kind.name] = kind
 
 
+def find_encoder(name: str, where: str) -> Code[EncoderKind]:
+    """The encoder called `name`, registered or of a plug-in.
+
+    Raises:
+        ConfigError: there is none.
+        PluginError: its module fails while it is imported.
+    """
+    kind = ENCODERS.get(name)
+    if kind is not None:
+        module = getattr(kind.build, "__module__", __name__)
+        return Code(GROUP.noun, name, kind, "" if module == __name__ else module)
+    found = GROUP.find(name, where)
+    if found is None:
+        raise ConfigError(
+            f"{where}: no encoder is called {name!r}. {GROUP.unknown(name, ENCODERS)}"
+        )
+    return found
+
+
 def check_encoder(chosen: Named, shape: Shape, where: str) -> Model:
     """The checked options of `chosen` for samples of `shape`.
 
     Raises:
         ConfigError: no such encoder, an unknown or bad option, or samples that it cannot take.
+        PluginError: it is somebody else's, and fails.
     """
-    kind = ENCODERS.get(chosen.name)
-    if kind is None:
-        raise ConfigError(
-            f"{where}: no encoder is called {chosen.name!r}. {nearest(chosen.name, list(ENCODERS))}"
+    code = find_encoder(chosen.name, where)
+    with code.guard("its options", where):
+        options = check_model(
+            code.value.options,
+            chosen.options,
+            source=f"{where}: encoder {chosen.name}",
+            prefix=("encoder",),
         )
-    options = check_model(
-        kind.options,
-        chosen.options,
-        source=f"{where}: encoder {chosen.name}",
-        prefix=("encoder",),
-    )
-    problem = kind.check(shape)
+    with code.guard("its check of the samples' shape", where):
+        problem = code.value.check(shape)
     if problem:
         raise ConfigError(f"{where}: encoder {chosen.name}: {problem}")
     return options
 
 
 def build_encoder(chosen: Named, shape: Shape, dim: int, node: str) -> "nn.Module":
-    """The encoder `chosen`, its weights drawn from torch's current generator."""
-    options = check_encoder(chosen, shape, f"node {node}")
-    return ENCODERS[chosen.name].build(shape, dim, options)
+    """The encoder `chosen`, its weights drawn from torch's current generator.
+
+    Raises:
+        ConfigError: as `check_encoder` does.
+        PluginError: it is somebody else's, and fails or is no torch module.
+    """
+    from torch import nn
+
+    where = f"node {node}"
+    options, code = check_encoder(chosen, shape, where), find_encoder(chosen.name, where)
+    with code.guard("its build", where):
+        built = code.value.build(shape, dim, options)
+    if not isinstance(built, nn.Module):
+        raise code.refuse("built no torch.nn.Module", where)
+    return built
 
 
 def encoder_size(chosen: Named, shape: Shape, dim: int, node: str) -> Size:
-    """The size of the encoder `chosen`, without building it."""
-    options = check_encoder(chosen, shape, f"node {node}")
-    return ENCODERS[chosen.name].size(shape, dim, options)
+    """The size of the encoder `chosen`, without building it; raises as `check_encoder` does."""
+    where = f"node {node}"
+    options, code = check_encoder(chosen, shape, where), find_encoder(chosen.name, where)
+    with code.guard("its size", where):
+        return code.value.size(shape, dim, options)
 
 
 class MlpOptions(Model):

@@ -20,7 +20,7 @@ from sheafnet.nodes.inference import Rows
 from sheafnet.nodes.node import Node, Program, array_of
 from sheafnet.nodes.records import EstimatorSums, EvaluationRecord, InferenceRecord, TrainRecord
 from sheafnet.nodes.training import refuse_divergence
-from sheafnet.sheaf.estimators import ESTIMATORS, estimate
+from sheafnet.sheaf.estimators import estimate
 
 
 def train_fused(node: Node, round_: int, records: list[TrainRecord]) -> Program:
@@ -115,7 +115,7 @@ def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Prog
     expected = _from_all(node, Kind.REQUEST if node.fused is None else Kind.ANSWER, round_)
     if node.asleep("inference", round_):
         yield expected
-        records.append(InferenceRecord.nothing(round_, ESTIMATORS))
+        records.append(InferenceRecord.nothing(round_, chosen.measured))
         return
     split = node.config.evaluation.split
     size = node.dataset.size(split)
@@ -128,7 +128,7 @@ def infer_fused(node: Node, round_: int, records: list[InferenceRecord]) -> Prog
         for channel in mail:
             values = array_of(section[node.tensor(have)])
             node.endpoint.send(channel, Kind.ANSWER, round_, values, None if have.all() else have)
-        records.append(InferenceRecord.nothing(round_, ESTIMATORS, len(expected) - len(mail)))
+        records.append(InferenceRecord.nothing(round_, chosen.measured, len(expected) - len(mail)))
         return
     whole = np.ones(chosen.batch_size, dtype=np.bool_)
     for channel, _, _ in expected:
@@ -162,8 +162,13 @@ def _judge(
     nobody = np.all(missing, axis=0)
     duals = [fused.moments.ridge([k], chosen.ridge) for k in range(len(missing))]
     sums: dict[str, EstimatorSums] = {}
-    for name in ESTIMATORS:
-        joined = estimate(name, given, chosen.batch_size, fused.moments, duals, chosen.ridge)
+    for name in chosen.measured:
+        if name in node.estimators:
+            place = f"node {node.spec.id}, the hub, inference round {round_}"
+            opened = node.estimators[name]
+            joined = opened.estimate(given, chosen.batch_size, fused.moments, place).clone()
+        else:
+            joined = estimate(name, given, chosen.batch_size, fused.moments, duals, chosen.ridge)
         for index, (here, values) in given.items():
             joined[here, columns[index]] = values
         right = fused.correct(joined, labels) & concerned

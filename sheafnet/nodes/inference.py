@@ -36,7 +36,7 @@ def infer(node: Node, round_: int, records: list[InferenceRecord]) -> Program:
     asked = [(edge, Kind.REQUEST, round_) for edge in askers]
     if node.asleep("inference", round_):
         yield asked
-        records.append(InferenceRecord.nothing(round_, chosen.estimators))
+        records.append(InferenceRecord.nothing(round_, chosen.measured))
         return
     missing = missing_rows(chosen, seed, node.spec, round_)
     batch = node.labelled(split, inference_events(chosen, round_, size))
@@ -95,7 +95,7 @@ def _judge(
     duals, chosen, uncertain = _duals(node), node.config.inference, _uncertain(node)
     estimators: dict[str, EstimatorSums] = {}
     kept = None
-    for name in chosen.estimators:
+    for name in chosen.measured:
         interval: Interval | None = None
         if name in uncertain:
             guess, variance = uncertain[name](given, count)
@@ -104,6 +104,9 @@ def _judge(
                 interval = node.calibration.correct(name, uncertain[name], given, interval)
         elif name == "diffusion" and diffused is not None:
             guess = diffused
+        elif name in node.estimators:
+            place = f"node {node.spec.id}, inference round {round_}"
+            guess = node.estimators[name].estimate(given, count, node.moments, place)
         else:
             guess = estimate(name, given, count, node.moments, duals, chosen.ridge)
         error, correct = float((guess - truth).square().sum()), _correct(node, guess, targets)

@@ -22,14 +22,16 @@ from sheafnet.method import Method
 from sheafnet.network.channel import Endpoint, Message
 from sheafnet.network.frame import Address, Kind, Phase
 from sheafnet.network.links import Links
-from sheafnet.nodes.encoders import build_encoder
+from sheafnet.nodes.encoders import build_encoder, find_encoder
 from sheafnet.nodes.fused import FusedClassifier
 from sheafnet.nodes.memory import Memory
 from sheafnet.nodes.neural import NeuralDual
+from sheafnet.nodes.objective_kind import open_objective
 from sheafnet.nodes.optimizer import Optimizer
 from sheafnet.nodes.probe import LinearProbe
 from sheafnet.seeds import derive
 from sheafnet.sheaf.calibration import Calibration
+from sheafnet.sheaf.estimator_kind import open_estimators
 from sheafnet.sheaf.estimators import Moments
 from sheafnet.sheaf.maps import DualMap, IdentityMap, RestrictionMap, maps_alike, maps_apart
 from sheafnet.topology import Edge
@@ -99,6 +101,12 @@ class Node:
             self.encoder = build_encoder(
                 self.spec.encoder, self._source.shape, self.spec.dim, self.spec.id
             ).to(self.device)
+        self.encoder_code = find_encoder(self.spec.encoder.name, f"node {self.spec.id}")
+        """Whose the encoder is."""
+        self.objective = open_objective(config)
+        """Loss terms of a plug-in, where the training has some."""
+        self.estimators = open_estimators(config)
+        """Those of plug-ins, by name."""
         generator = self.generator("maps")
         self.restrictions = self._restrictions(generator)
         asked = self.edges if method.aligns else ()
@@ -171,8 +179,26 @@ class Node:
 
     def sections(self, split: Split, events: Events) -> Tensor:
         """The sections h_i = f_i(x_i) of `events`, with their graph: (n, d_i)."""
-        encoded: Tensor = self.encoder(self.samples(split, events))
-        return encoded
+        return self.encode(self.samples(split, events), f"{split} split")
+
+    def encode(self, sample: Tensor, when: str) -> Tensor:
+        """f_i of `sample`, (n, *shape), with its graph: (n, d_i).
+
+        Raises:
+            PluginError: the encoder is somebody else's, and fails or gives another form.
+            DivergenceError: then too, where it gives NaN or infinity.
+        """
+        code = self.encoder_code
+        if code.ours:
+            encoded: Tensor = self.encoder(sample)
+            return encoded
+        place = f"node {self.spec.id}, {when}"
+        with code.guard("its forward", place):
+            found = self.encoder(sample)
+        section = code.tensor(found, (len(sample), self.spec.dim), self.device, place)
+        if not bool(torch.isfinite(section).all()):
+            raise code.diverged(place)
+        return section
 
     @torch.no_grad()
     def labelled(self, split: Split, events: Events) -> Labelled:

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sheafnet.config import EstimatorName
-
 
 @dataclass(frozen=True, slots=True)
 class TrainRecord:
@@ -22,7 +20,7 @@ class TrainRecord:
     """Frames of neighbours that did not come before the deadline."""
     own: float | None = None
     """A loss beside those of the channels: of two masked copies under local, the cross-entropy at
-    the hub of concat-supervised."""
+    the hub of concat-supervised, the terms of ``training.objective``."""
 
     @classmethod
     def asleep(cls, round_: int, channels: int) -> "TrainRecord":
@@ -115,9 +113,7 @@ class InferenceRecord:
     """Under the estimator that the network uses, where nodes may abstain."""
 
     @classmethod
-    def nothing(
-        cls, round_: int, estimators: Iterable[EstimatorName], missed: int = 0
-    ) -> "InferenceRecord":
+    def nothing(cls, round_: int, estimators: Iterable[str], missed: int = 0) -> "InferenceRecord":
         """The record of a node that judges nothing: it slept, or another speaks for it."""
         sums: dict[str, EstimatorSums] = {name: EstimatorSums(0.0, 0) for name in estimators}
         return cls(round_, 0, 0, missed, 0.0, 0, None, sums)

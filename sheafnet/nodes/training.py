@@ -36,7 +36,8 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
         records.append(TrainRecord.asleep(round_, len(node.trained)))
         return
     sample = node.samples("train", node.batch(round_))
-    section: Tensor = node.encoder(sample)
+    when = f"train round {round_}"
+    section = node.encode(sample, when)
     own = [restriction(section) for restriction in node.restrictions]
     for position, channel in enumerate(node.channels):
         if channel.index in carrying:
@@ -48,7 +49,7 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
         for position, edge in enumerate(node.channels)
         if edge.index in mail
     }
-    terms = _descend(node, round_, section, own, received)
+    terms, beside = _descend(node, round_, section, own, received)
     missed = len(expected) - len(received)
     if exchange:
         missed += yield from _exchange_gradients(node, own, received, round_)
@@ -62,13 +63,13 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     square = node.optimizer.step()
     if terms:
         for _ in range(config.training.local_steps - 1):
-            again: Tensor = node.encoder(sample)
+            again = node.encode(sample, when)
             _descend(node, round_, again, [p(again) for p in node.restrictions], received)
             node.optimizer.step()
     for position, memory in node.memories.items():
         if position in received:
             memory.add(received[position].detach())
-    records.append(_record(node, round_, terms, square, missed))
+    records.append(_record(node, round_, terms, beside, square, missed))
 
 
 def _descend(
@@ -77,12 +78,17 @@ def _descend(
     section: Tensor,
     own: Sequence[Tensor],
     received: Mapping[int, Tensor],
-) -> dict[int, EdgeTerms]:
-    """Gather the gradient of the node's objective; returns its terms by position of the channel.
+) -> tuple[dict[int, EdgeTerms], float | None]:
+    """Gather the gradient of the node's objective.
+
+    Returns:
+        Its terms by position of the channel, and that of a plug-in, if there is one.
 
     Raises:
         DivergenceError: a loss is NaN or infinite.
+        PluginError: the code of a plug-in fails.
     """
+    beside: float | None = None
     terms = {
         position: edge_terms(
             node.config,
@@ -100,10 +106,17 @@ def _descend(
         name = node.method.network.edge_name(node.channels[position].index)
         refuse_divergence(edge.weighted, f"node {node.spec.id}, edge {name}", round_)
     if terms:
+        place = f"node {node.spec.id}, train round {round_}"
         loss = torch.stack([edge.weighted for edge in terms.values()]).sum()
+        if node.objective is not None:
+            pairs = [(own[position], received[position].detach()) for position in terms]
+            term = node.objective.loss(section, pairs, place)
+            beside, loss = float(term.detach()), loss + term
         exchange = node.config.training.exchange_gradients
-        loss.backward(retain_graph=exchange)  # type: ignore[no-untyped-call]
-    return terms
+        whose = node.encoder_code if node.objective is None else node.objective.code
+        with whose.guard("the backward pass", place):
+            loss.backward(retain_graph=exchange)  # type: ignore[no-untyped-call]
+    return terms, beside
 
 
 def _exchange_gradients(
@@ -143,7 +156,12 @@ def refuse_divergence(loss: Tensor, where: str, round_: int) -> None:
 
 
 def _record(
-    node: Node, round_: int, terms: dict[int, EdgeTerms], gradient_square: float, missed: int
+    node: Node,
+    round_: int,
+    terms: dict[int, EdgeTerms],
+    beside: float | None,
+    gradient_square: float,
+    missed: int,
 ) -> TrainRecord:
     absent = [float("nan")] * 3
     rows = {
@@ -160,4 +178,5 @@ def _record(
         reconstruction=[c[2] for c in columns],
         gradient_square=gradient_square,
         missed=missed,
+        own=beside,
     )

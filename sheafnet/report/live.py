@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sheafnet.config import Config
 from sheafnet.errors import RunDirectoryError
 from sheafnet.method import Method
 from sheafnet.network.frame import PHASES, Phase
@@ -37,6 +38,17 @@ _FIXED_LINES = 3 + _FRAME_LINES
 _GAP = 2
 
 
+def _without_profiles(config: Config) -> Config:
+    """`config` without its edges' profiles, which may be code of somebody's: looking loads none.
+
+    Who sleeps and which edges are there does not depend on them.
+    """
+    edge = config.defaults.edge.model_copy(update={"link": None})
+    listed = config.edges and tuple(e.model_copy(update={"link": None}) for e in config.edges)
+    defaults = config.defaults.model_copy(update={"edge": edge})
+    return config.model_copy(update={"defaults": defaults, "edges": listed})
+
+
 class Watched:
     """The state of a run, as far as it has been logged.
 
@@ -55,7 +67,7 @@ class Watched:
         method = Method.open(config, self.topology)
         self.network = method.network
         self._contrasted = contrasted(method)
-        self._links = Links.open(config, self.network)
+        self._links = Links.open(_without_profiles(config), self.network)
         self._rounds: dict[Phase, int] = {
             "train": config.training.rounds,
             "inference": config.inference.rounds,

@@ -10,6 +10,7 @@ from sheafnet.datasets.base import Split
 from sheafnet.nodes.events import gallery_size
 from sheafnet.nodes.node import Node
 from sheafnet.report.charts import Picture
+from sheafnet.runtime.foreign import references
 from sheafnet.runtime.loaded import LoadedRun
 
 QUERIES, FOUND = 4, 5
@@ -30,13 +31,13 @@ def retrieved(run: LoadedRun) -> list[Retrieved]:
     """The edge of highest, of middle and of lowest recall between nodes that see pictures.
 
     Empty of data without pictures, of methods that do not align, of unfinished runs, and of runs
-    that import modules of somebody's: looking at a run executes nothing that it names.
+    that name code of somebody's: looking at a run executes nothing that it names.
 
     Raises:
         InputError: the parameters or the data are not there.
     """
     summary = run.summary
-    if summary is None or run.config.imports:
+    if summary is None or run.config.imports or references(run.config):
         return []
     recalls = {
         arrow: edge.recall_at_1

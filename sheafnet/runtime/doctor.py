@@ -13,6 +13,8 @@ import psutil
 
 from sheafnet.errors import SheafnetError
 from sheafnet.network.sockets import SocketHub
+from sheafnet.plugins import distribution
+from sheafnet.runtime.foreign import GROUPS
 from sheafnet.runtime.machines import usable_cores
 from sheafnet.runtime.memory import PROCESS_BYTES, RAY_BYTES, free_bytes
 
@@ -37,6 +39,7 @@ def checks() -> Iterator[Check]:
     for name, look in (
         ("Python", _python),
         ("packages", _packages),
+        ("plug-ins", _plugins),
         ("torch", _torch),
         ("sockets of one machine", lambda: _sockets("ipc://{folder}/a")),
         ("sockets between machines", lambda: _sockets("tcp://127.0.0.1")),
@@ -66,6 +69,19 @@ def _packages() -> str:
         except importlib.metadata.PackageNotFoundError:
             raise ImportError(f"{name} is not installed; install sheafnet again") from None
     return ", ".join(versions)
+
+
+def _plugins() -> str:
+    """The entry points of others; none of them is loaded."""
+    entries = [(group, entry) for group in GROUPS for entry in group.installed()]
+    for group, entry in entries:
+        trouble = group.trouble(entry)
+        if trouble is not None:
+            raise RuntimeError(
+                f"{trouble}; {distribution(entry)} is not asked. Name it by its path, {entry.value}"
+            )
+    told = [f"{group.noun} {e.name} ({e.value}, {distribution(e)})" for group, e in entries]
+    return ", ".join(told) or "none"
 
 
 def _torch() -> str:

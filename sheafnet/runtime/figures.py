@@ -277,7 +277,7 @@ def _missing(plan: Plan, measured: Measurements) -> Missing:
             accuracy=mean_known(node.estimators[name].accuracy for node in judged),
             coverage_90=mean_known(node.estimators[name].coverage_90 for node in judged),
         )
-        for name in plan.config.inference.estimators
+        for name in plan.config.inference.measured
     }
     used = estimators[plan.config.inference.estimator]
     return Missing(

@@ -141,19 +141,22 @@ class Measurements:
             )
         own = [record.own for record in records.values() if record.own is not None]
         gradient = math.sqrt(sum(record.gradient_square for record in records.values()))
-        whole = len(self._aligned)
+        whole, beside = len(self._aligned), None
         if not method.aligns:
             losses, whole = own, 1 if method.fuses else len(records)
+        elif training.objective is not None:
+            beside = _scaled(own, len(records))
         return {
             "phase": "train",
             "round": round_,
-            "loss": number(_scaled(losses, whole)),
+            "loss": number(_added(_scaled(losses, whole), beside)),
             "energy": number(_scaled(energies, len(self._aligned))),
             "contrastive": number(mean_known(own if method.name == "local" else contrastive)),
             "reconstruction": number(mean(rebuilts)),
             "gradient_norm": number(gradient),
             "missed": sum(record.missed for record in records.values()),
             "contrastive_per_edge": [number(value) for value in contrastive],
+            **({} if training.objective is None else {"objective": number(beside)}),
         }
 
     @cached_property
@@ -250,6 +253,10 @@ def number(value: float | None) -> float | None:
 def _scaled(found: Sequence[float], whole: int) -> float | None:
     """The sum over `whole` places, of which those in `found` were measured; None of nothing."""
     return sum(found) * (whole / len(found)) if found else None
+
+
+def _added(loss: float | None, beside: float | None) -> float | None:
+    return loss if loss is None or beside is None else loss + beside
 
 
 def _ratio(part: float, whole: float) -> float | None:

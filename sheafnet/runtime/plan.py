@@ -6,7 +6,6 @@ torch, so that the command line and the coordinator start fast, and every proces
 from the configuration.
 """
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,9 +21,12 @@ from sheafnet.network.links import Links
 from sheafnet.network.radio import Radio
 from sheafnet.nodes.encoders import check_encoder
 from sheafnet.nodes.events import calibration_size, evaluation_points, gallery_size
+from sheafnet.nodes.objective_kind import open_objective
+from sheafnet.plugins import problem_of_import
 from sheafnet.runtime.floor import Floor, wire_dtype
 from sheafnet.runtime.placement import apportion, place
 from sheafnet.seeds import derive
+from sheafnet.sheaf.estimator_kind import open_estimators
 from sheafnet.topology import Topology, build_topology
 from sheafnet.validation import nearest
 
@@ -68,9 +70,9 @@ class Plan:
             ConfigError: graph, encoder, modality or sizes do not fit together, a module of
                 ``imports`` cannot be imported, or ``faults`` or ``link`` names what is not there.
             DatasetError: the data set is unknown or its files cannot be used.
+            PluginError: code of others that it names fails.
         """
-        problem = import_problem(config.imports)
-        if problem is not None:
+        for problem in filter(None, map(problem_of_import, config.imports)):
             raise config.fault(problem, "imports")
         method = Method.open(config, build_topology(config))
         topology = method.topology
@@ -81,6 +83,8 @@ class Plan:
                 dataset.source(node.index).shape,
                 f"{config.origin.source}: node {node.id}",
             )
+        open_objective(config)
+        open_estimators(config)
         _check_rows(config, dataset)
         _check_classes(config, dataset)
         known = [node.id for node in topology.nodes]
@@ -186,19 +190,6 @@ class Plan:
         else:
             hosts = count if count <= LITERAL_NODES else min(count, sum(cores))
         return place(self.method.network, apportion(hosts, cores))
-
-
-def import_problem(modules: Sequence[str]) -> str | None:
-    """Why one of the user's modules cannot be imported in this process; None if all can."""
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except Exception as error:  # whatever the module raises is the user's to read
-            return (
-                f"imports: {module} cannot be imported: {type(error).__name__}: {error}. It has "
-                "to be installed, or on PYTHONPATH, on every machine."
-            )
-    return None
 
 
 def _check_rows(config: Config, dataset: Dataset) -> None:

@@ -24,6 +24,7 @@ from sheafnet.runtime.address import check_address
 from sheafnet.runtime.checkpoint import Checkpoint
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import gpu_share
+from sheafnet.runtime.foreign import references
 from sheafnet.runtime.machines import Machine, refuse_unfit, this_machine
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.report import HostSize, Parameters, Report
@@ -551,17 +552,18 @@ def fit_machines(plan: Plan) -> Iterator[list[Machine]]:
 def _survey(config: Config) -> list[Machine]:
     """Every machine of the cluster that offers CPUs, as a task there describes it."""
     modules = config.imports
+    named = [(each.noun, each.key, each.name) for each in references(config)]
 
     def describe() -> "tuple[dict[str, str], int, str | None] | str":
         # Pickled by value, so that it runs, and can say what is missing, without sheafnet too.
         import sys
 
         try:
+            from sheafnet.runtime.foreign import problem_of
             from sheafnet.runtime.machines import versions
             from sheafnet.runtime.memory import free_bytes
-            from sheafnet.runtime.plan import import_problem
 
-            return versions(), free_bytes(), import_problem(modules)
+            return versions(), free_bytes(), problem_of(modules, named)
         except Exception as error:
             python = ".".join(map(str, sys.version_info[:3]))
             return f"{type(error).__name__}: {error} (Python {python}, {sys.executable})"

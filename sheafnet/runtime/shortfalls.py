@@ -163,7 +163,7 @@ def reconstruction(missing: Missing, inference: InferenceConfig) -> list[Finding
     if inference.dual_map == "learned":
         lagging = _poor(missing, "mean") - _poor(missing, "ridge")
     poor: set[str] = set()
-    if missing.estimator in ("mean", "ridge", "diffusion", "neural"):
+    if missing.estimator not in ("zero", "train-mean"):
         poor = _poor(missing, missing.estimator)
     if missing.estimator == "mean":
         poor -= lagging

@@ -11,12 +11,11 @@ miss theirs too, `nodes.neural` with what is not affine. Where no neighbour answ
 """
 
 from collections.abc import Mapping, Sequence
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from sheafnet.config import ON_REQUEST, EstimatorName
+from sheafnet.config import ON_REQUEST, OUR_ESTIMATORS, EstimatorName
 
 AffineMap = tuple[Tensor, Tensor]
 """Weight (d_i, k) and offset (d_i,)."""
@@ -24,9 +23,7 @@ Answers = Mapping[int, tuple[Tensor, Tensor]]
 """Per edge position which of the rows are known, (rows,) bool, and their projections p_j, (rows
 known, d_ij), in the order of the rows."""
 
-ESTIMATORS: tuple[EstimatorName, ...] = tuple(
-    n for n in get_args(EstimatorName) if n not in ON_REQUEST
-)
+ESTIMATORS: tuple[EstimatorName, ...] = tuple(n for n in OUR_ESTIMATORS if n not in ON_REQUEST)
 """The estimators of one hop in closed form."""
 
 

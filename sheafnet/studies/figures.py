@@ -50,7 +50,7 @@ def figures_of(config: Config) -> dict[str, Figure]:
     ]
     estimates = [
         figure
-        for name in config.inference.estimators
+        for name in config.inference.measured
         for figure in (
             Figure(f"missing_nmse_{_plain(name)}", f"missing: NMSE, {name}", "", "lower"),
             Figure(
@@ -60,7 +60,7 @@ def figures_of(config: Config) -> dict[str, Figure]:
     ]
     estimates += [
         Figure(f"missing_coverage_{name}", f"missing: 90 % interval, {name}", "share", "higher")
-        for name in config.inference.estimators
+        for name in config.inference.measured
         if name in UNCERTAIN
     ]
     if config.inference.abstain is not None:

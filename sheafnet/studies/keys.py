@@ -59,7 +59,8 @@ def _below(model: type[Model], path: tuple[str, ...]) -> Iterator[str]:
         yield ".".join(here)
         for inner in _models(field.annotation):
             if issubclass(inner, Named):
-                kinds = DATASETS if name == "dataset" else ENCODERS
+                # An objective is somebody's, and its options are not known before it is loaded.
+                kinds = {"dataset": DATASETS, "encoder": ENCODERS}.get(name, {})
                 yield from (".".join((*here, option)) for option in ("name", *_options(kinds)))
             else:
                 yield from _below(inner, here)

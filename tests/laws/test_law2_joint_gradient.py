@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import load
 
 import sheafnet
-from sheafnet.config import Config
+from sheafnet.config import Config, Model
 from sheafnet.network.channel import Endpoint
 from sheafnet.network.switchboard import Switchboard
 from sheafnet.nodes.node import Node
+from sheafnet.nodes.objective_kind import ObjectiveKind
 from sheafnet.runtime.plan import Plan
 from tests.conftest import TINY, MakeConfig
 
@@ -88,6 +89,11 @@ def joint_loss(config: Config, nodes: list[Node], stop: bool) -> torch.Tensor:
 def joint_gradients(config: Config, stop: bool) -> list[dict[str, np.ndarray]]:
     nodes = fresh_nodes(config)
     joint_loss(config, nodes, stop).backward()
+    return gradients_of(nodes)
+
+
+def gradients_of(nodes: list[Node]) -> list[dict[str, np.ndarray]]:
+    """What a backward pass left at every node, by name."""
     found = []
     for node in nodes:
         named = {f"encoder.{n}": p for n, p in node.encoder.named_parameters()}
@@ -146,6 +152,44 @@ def test_a_step_is_the_joint_gradient(
 ) -> None:
     config = tiny(*ONE_STEP, *overrides)
     assert_equal(first_step(config, tmp_path / "run"), joint_gradients(config, stop))
+
+
+def quartic(_: torch.Tensor, pairs, options: Model) -> torch.Tensor:
+    """mean_b ||p_i - p_j||^4 of every edge; both ends compute the same."""
+    assert not options.model_fields_set
+    return torch.stack([((p - r) ** 2).sum(dim=1).square().mean() for p, r in pairs]).sum()
+
+
+QUARTIC = ObjectiveKind(quartic)
+
+
+@pytest.mark.parametrize("instead", [False, True], ids=["beside", "instead"])
+def test_a_step_along_an_objective_of_a_plugin_is_the_joint_gradient(
+    tiny: MakeConfig, tmp_path: Path, instead: bool
+) -> None:
+    """Of the method's terms and its own, or of its own alone."""
+    weights = ("contrastive_weight", "sheaf_weight", "reconstruction_weight")
+    none = [f"training.{name}=0" for name in weights if instead]
+    config = tiny(*ONE_STEP, *none, f"training.objective={__name__}:QUARTIC")
+    nodes = fresh_nodes(config)
+    events = np.arange(config.training.batch_size)
+    h = [node.sections("train", events) for node in nodes]
+    total = joint_loss(config, nodes, stop=True)
+    for edge in nodes[0].topology.edges:
+        ends = []
+        for k in (edge.tail, edge.head):
+            at = [e.index for e in nodes[k].edges].index(edge.index)
+            ends.append(h[k] @ nodes[k].restrictions[at].weight.T)
+        total = total + sum(((p - r) @ (p - r)) ** 2 for p, r in zip(*ends, strict=True)) / len(
+            h[0]
+        )
+    total.backward()
+    steps = first_step(config, tmp_path / "run")
+    assert_equal(steps, gradients_of(nodes))
+    (line,) = (x for x in sheafnet.load_run(tmp_path / "run").lines("train"))
+    # Both ends of an edge have its term.
+    alone = float(total.detach() - joint_loss(config, nodes, stop=True).detach())
+    assert line["objective"] == pytest.approx(2 * alone, rel=1e-4)
 
 
 def test_without_exchange_only_the_neighbours_share_is_lacking(

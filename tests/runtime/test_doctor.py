@@ -11,8 +11,8 @@ from sheafnet.runtime import doctor
 from tests.runtime.test_cli import call
 
 NAMES = [
-    *("Python", "packages", "torch", "sockets of one machine", "sockets between machines"),
-    *("Ray", "memory", "disk"),
+    *("Python", "packages", "plug-ins", "torch"),
+    *("sockets of one machine", "sockets between machines", "Ray", "memory", "disk"),
 ]
 
 
@@ -46,7 +46,7 @@ def test_what_is_wrong_is_named_and_the_rest_looked_at(monkeypatch: pytest.Monke
         _ray=no_ray,
     )
     wrong = {check.name: check.found for check in checks.values() if not check.well}
-    assert set(wrong) == {name for name in NAMES if name not in ("Python", "torch")}
+    assert set(wrong) == {name for name in NAMES if name not in ("Python", "plug-ins", "torch")}
     assert "no-such-package is not installed" in wrong["packages"]
     assert "did not come back" in wrong["sockets of one machine"]
     assert "no port" in wrong["Ray"]

@@ -9,9 +9,10 @@ import sheafnet
 from sheafnet.config import Config
 from sheafnet.errors import ClusterError, Interrupted
 from sheafnet.runtime import machines
+from sheafnet.runtime.foreign import problem_of
 from sheafnet.runtime.machines import Machine, refuse_unfit, versions
 from sheafnet.runtime.memory import RAY_BYTES, estimate
-from sheafnet.runtime.plan import Plan, import_problem
+from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.ray_cluster import RayPool
 from sheafnet.validation import check_model
 from tests.conftest import MakeConfig
@@ -96,11 +97,11 @@ def test_a_private_ray_counts_besides() -> None:
 def test_a_module_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_module.py").write_text("raise OSError('no such sensor')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert import_problem(["json"]) is None
+    assert problem_of(["json"], ()) is None
     assert "imports: nowhere_to_be_found cannot be imported" in str(
-        import_problem(["json", "nowhere_to_be_found"])
+        problem_of(["json", "nowhere_to_be_found"], ())
     )
-    assert "OSError: no such sensor" in str(import_problem(["broken_module"]))
+    assert "OSError: no such sensor" in str(problem_of(["broken_module"], ()))
 
 
 def test_a_run_without_memory_leaves_nothing(

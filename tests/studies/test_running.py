@@ -31,7 +31,12 @@ def build(shape, dim, options):
     if options.how == "die":
         os.write(2, b"out of luck")
         os._exit(9)
-    raise ValueError("a defect of my own")
+    if options.how == "spoil":
+        from sheafnet.runtime.coordinator import Coordinator
+        Coordinator.step = lambda _: 1 / 0
+        from torch import nn
+        return nn.Linear(shape[0], dim)
+    raise ValueError("a mistake of my own")
 
 register(EncoderKind("crashing", Options, build, check=lambda shape: None))
 """
@@ -96,20 +101,25 @@ def test_a_crash_and_a_defect_are_told_and_harm_no_other(
 
     dying = cells("defaults.node.encoder=crashing")
     faulty = cells("defaults.node.encoder={name: crashing, how: raise}")
+    spoiling = cells("defaults.node.encoder={name: crashing, how: spoil}")
     diverging, sound = cells("training.learning_rate=1e6"), cells()
-    listed: Sequence[Cell] = [*dying, *faulty, *diverging, *sound]
+    listed: Sequence[Cell] = [*dying, *faulty, *diverging, *sound, *spoiling]
     folder = StudyFolder(tmp_path / "study")
     found = CellRunner(folder, 1)(listed, "test")
-    crash, defect, divergence, result = (found[cell.key] for cell in listed)
+    crash, mistake, divergence, result, defect = (found[cell.key] for cell in listed)
     assert isinstance(crash, Failure)
+    assert isinstance(mistake, Failure)
     assert isinstance(defect, Failure)
     assert isinstance(divergence, Failure)
     assert isinstance(result, CellResult)
-    assert [crash.exit_code, defect.exit_code, divergence.exit_code] == [5, 1, 3]
+    failed = (crash, mistake, divergence, defect)
+    assert [each.exit_code for each in failed] == [5, 6, 3, 1]
     assert "exit code 9" in crash.error
     assert "out of luck" in crash.error
+    assert "the encoder 'crashing' (my_crashing_encoder) failed in its build" in mistake.error
+    assert "ValueError: a mistake of my own" in mistake.error
     assert defect.error.startswith("Traceback")
-    assert defect.error.endswith("ValueError: a defect of my own")
+    assert defect.error.endswith("ZeroDivisionError: division by zero")
     assert "learning_rate" in divergence.error
     assert divergence.overrides == (*own, "training.learning_rate=1e6", "run.seed=0")
     assert [f.stem for f in (tmp_path / "study" / "cells").iterdir()] == [sound[0].key]

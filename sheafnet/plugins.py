@@ -1,0 +1,330 @@
+"""Code of others, named in the YAML: by an entry point, or by a path ``module:attribute``.
+
+A name that is none of sheafnet's own is looked up among the entry points of installed
+distributions, in the group of its kind, and a path is imported. Nothing is loaded before a run
+names it, and nothing that a file of a run names is loaded by looking at the run. What the code then
+raises, or gives back in another form than was agreed, becomes a `PluginError` that says whose it
+is.
+"""
+
+import importlib
+import importlib.metadata
+import os
+import re
+import sys
+import traceback
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sheafnet.errors import ConfigError, DivergenceError, PluginError, SheafnetError
+from sheafnet.validation import nearest
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+_PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+_FOUND: dict[tuple[str, str], Any] = {}
+"""What was found of others, by group and name."""
+
+
+@dataclass(frozen=True)
+class Code(Generic[T]):
+    """Something that the YAML names, and whose code it is.
+
+    Args:
+        noun: what it is, as ``encoder``.
+        name: what the YAML calls it.
+        value: the thing itself.
+        path: where it stands, ``module:attribute`` or ``module``; empty for sheafnet's own.
+        distribution: name and version of what installed it, where that is known.
+    """
+
+    noun: str
+    name: str
+    value: T
+    path: str = ""
+    distribution: str = ""
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is sheafnet's own, whose defects keep their traceback."""
+        return not self.path
+
+    @contextmanager
+    def guard(self, doing: str, place: str) -> Iterator[None]:
+        """Run a part of the code; what it raises becomes its own.
+
+        Args:
+            doing: which part, as ``its forward``.
+            place: file and key, or node and round.
+
+        Raises:
+            PluginError: it raised something; what sheafnet raises on purpose passes.
+        """
+        try:
+            yield
+        except SheafnetError:
+            raise
+        except Exception as error:
+            if self.ours:
+                raise
+            raise self._failed(doing, place, error) from error
+
+    def refuse(self, what: str, place: str) -> PluginError:
+        """The error, to be raised, that the code gave back what it must not."""
+        return PluginError(f"{place}: {self._whose()} {what}. {_REMEDY}")
+
+    def tensor(
+        self, found: object, shape: tuple[int, ...], device: "torch.device", place: str
+    ) -> "torch.Tensor":
+        """`found`, if it is a float32 tensor of `shape` on `device`.
+
+        Raises:
+            PluginError: it is something else.
+        """
+        import torch
+
+        if not isinstance(found, torch.Tensor):
+            raise self.refuse(f"gave {_a(found)}, where a tensor belongs", place)
+        if found.dtype != torch.float32:
+            raise self.refuse(f"gave a tensor of {found.dtype}; it has to be float32", place)
+        if found.shape != shape:
+            raise self.refuse(f"gave the shape {tuple(found.shape)}; it has to be {shape}", place)
+        if found.device.type != device.type:
+            raise self.refuse(
+                f"gave a tensor on {found.device}; the node computes on {device}", place
+            )
+        return found
+
+    def array(
+        self, found: object, shape: tuple[int, ...], dtype: type[np.generic], place: str
+    ) -> npt.NDArray[Any]:
+        """`found`, if it is an array of `shape` and `dtype` without NaN and infinity.
+
+        Raises:
+            PluginError: it is something else.
+        """
+        if not isinstance(found, np.ndarray):
+            raise self.refuse(f"gave {_a(found)}, where an array belongs", place)
+        if found.dtype != dtype:
+            raise self.refuse(
+                f"gave an array of {found.dtype}; it has to be {np.dtype(dtype)}", place
+            )
+        if found.shape != shape:
+            raise self.refuse(f"gave the shape {found.shape}; it has to be {shape}", place)
+        if not np.isfinite(found).all():
+            raise self.refuse("gave NaN or infinity", place)
+        return found
+
+    def diverged(self, place: str) -> DivergenceError:
+        """The error, to be raised, that the code gave NaN or infinity while parameters move."""
+        return DivergenceError(
+            f"{place}: {self._whose()} gave NaN or infinity. Either it does so by itself, or "
+            "training diverged: try a lower training.learning_rate."
+        )
+
+    def _failed(self, doing: str, place: str, error: BaseException) -> PluginError:
+        what = f"{type(error).__name__}: {error}".rstrip(": .")
+        return PluginError(
+            f"{place}: {self._whose()} failed in {doing}: {what} ({_where(error, self.path)}). "
+            f"{_REMEDY}"
+        )
+
+    def _whose(self) -> str:
+        whose = self.distribution or _distribution_of(_package(self.path))
+        source = ", ".join(part for part in (self.path, whose) if part and part != self.name)
+        return f"the {self.noun} {self.name!r}{source and f' ({source})'}"
+
+
+_REMEDY = "It is no code of sheafnet: mend it there, or tell its authors."
+
+
+@dataclass(frozen=True)
+class Group(Generic[T]):
+    """A kind of thing that others may add.
+
+    Args:
+        noun: what it is called in messages.
+        name: of its group of entry points.
+        expects: the class of which an entry point or a path must be an instance.
+        own: the names that are sheafnet's own, which no plug-in can take.
+    """
+
+    noun: str
+    name: str
+    expects: type[T]
+    own: Collection[str] = ()
+
+    def find(self, name: str, place: str) -> Code[T] | None:
+        """What others call `name`, loaded; None where nobody does.
+
+        Args:
+            name: of an entry point, or a path.
+            place: file and key, for messages.
+
+        Raises:
+            ConfigError: the path leads nowhere or to another kind of thing, or two distributions
+                have that name.
+            PluginError: a module fails while it is imported.
+        """
+        if (self.name, name) not in _FOUND:
+            if ":" in name:
+                _FOUND[self.name, name] = self._load(Code(self.noun, name, None, name), place)
+            elif (entry := self._entry(name, place)) is not None:
+                code = Code(self.noun, name, None, entry.value, distribution(entry))
+                _FOUND[self.name, name] = self._load(code, place)
+        found: Code[T] | None = _FOUND.get((self.name, name))
+        return found
+
+    def known(self, own: Collection[str]) -> list[str]:
+        """`own`, and the names of installed plug-ins, to suggest."""
+        return list(dict.fromkeys([*own, *(entry.name for entry in self.installed())]))
+
+    def unknown(self, name: str, own: Collection[str]) -> str:
+        """What to say where nobody has `name`."""
+        return f"{nearest(name, self.known(own))} One of your own is named by module:attribute."
+
+    def installed(self) -> list[EntryPoint]:
+        """The entry points of installed distributions, by name; none of them is loaded."""
+        return sorted(importlib.metadata.entry_points(group=self.name), key=lambda e: e.name)
+
+    def trouble(self, entry: EntryPoint) -> str | None:
+        """Why `entry` can never be used by its name; None if it can."""
+        if entry.name in self.own:
+            return f"{entry.name} is sheafnet's own name, which no plug-in can take"
+        if sum(other.name == entry.name for other in self.installed()) > 1:
+            return f"several distributions have a {self.noun} of the name {entry.name}"
+        return None
+
+    def _entry(self, name: str, place: str) -> EntryPoint | None:
+        found = [entry for entry in self.installed() if entry.name == name]
+        if len(found) > 1:
+            raise ConfigError(
+                f"{place}: several distributions have a {self.noun} {name!r}: "
+                f"{', '.join(f'{distribution(e)} ({e.value})' for e in found)}. Name one of them "
+                "by its path, or uninstall the other."
+            )
+        return found[0] if found else None
+
+    def _load(self, code: "Code[None]", place: str) -> Code[T]:
+        if not _PATH.fullmatch(code.path):
+            raise ConfigError(
+                f"{place}: {code.path!r} is no path of a {self.noun}: write module:attribute, as "
+                f"in my_package.my_module:MY_{self.noun.upper().replace(' ', '_')}."
+            )
+        module, _, attribute = code.path.partition(":")
+        value: Any = self._module(code, module, place)
+        with code.guard(f"the look-up of {attribute}", place):
+            for part in attribute.split("."):
+                if not hasattr(value, part):
+                    raise ConfigError(
+                        f"{place}: {code._whose()}: {module} has no {attribute}. "
+                        f"{self._offers(sys.modules[module])}"
+                    )
+                value = getattr(value, part)
+        if not isinstance(value, self.expects):
+            raise ConfigError(
+                f"{place}: {code._whose()} is {_a(value)}; it has to be an instance of "
+                f"{self.expects.__name__} (docs/plugins.md)."
+            )
+        return Code(self.noun, code.name, value, code.path, code.distribution)
+
+    def _module(self, code: "Code[None]", module: str, place: str) -> Any:
+        try:
+            return import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise code._failed("its import", place, error) from error
+            raise ConfigError(f"{place}: {code._whose()}: {_nowhere(module)}") from None
+        except (Exception, SystemExit) as error:
+            raise code._failed("its import", place, error) from error
+
+    def _offers(self, module: object) -> str:
+        names = [n for n, value in vars(module).items() if isinstance(value, self.expects)]
+        return f"It has {', '.join(names)}." if names else f"It has no {self.expects.__name__}."
+
+
+def import_module(module: str) -> Any:
+    """Import a module of the user's: installed, on ``PYTHONPATH``, or in the working directory.
+
+    Raises:
+        Exception: whatever the module raises.
+    """
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # behind all others, so that nothing there takes their names
+    return importlib.import_module(module)
+
+
+def distribution(entry: EntryPoint) -> str:
+    """Name and version of the distribution that `entry` is of."""
+    found = entry.dist
+    return "an unknown distribution" if found is None else f"{found.name} {found.version}"
+
+
+def problem_of_import(module: str) -> str | None:
+    """Why a module of ``imports`` cannot be imported in this process; None if it can."""
+    try:
+        import_module(module)
+    except Exception as error:  # whatever the module raises is the user's to read
+        return (
+            f"imports: {module} cannot be imported: {type(error).__name__}: {error}. It has to be "
+            "installed, or on PYTHONPATH, on every machine."
+        )
+    return None
+
+
+def _nowhere(module: str) -> str:
+    return (
+        f"there is no module {module}. It has to be installed, on PYTHONPATH or in the working "
+        "directory, on every machine."
+    )
+
+
+def _where(error: BaseException, path: str) -> str:
+    """File and line where `error` arose: the innermost frame of the plug-in's own package."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")
+    ]
+    folders = _folders(_package(path), sys.modules)
+    own = [f for f in frames if any(f.filename.startswith(folder) for folder in folders)]
+    frame = (own or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}, in {frame.name}"
+
+
+def _package(path: str) -> str:
+    """The package of the module of ``module:attribute``."""
+    return path.partition(":")[0].partition(".")[0]
+
+
+def _folders(package: str, modules: Mapping[str, Any]) -> list[str]:
+    """What the names of the files of a package begin with."""
+    module = modules.get(package)
+    inside = [f"{folder}{os.sep}" for folder in getattr(module, "__path__", ())]
+    return inside or [str(Path(file)) for file in [getattr(module, "__file__", None)] if file]
+
+
+@lru_cache
+def _distribution_of(package: str) -> str:
+    """Name and version of the distribution that has `package`; empty if none has."""
+    names = importlib.metadata.packages_distributions().get(package, [])
+    return f"{names[0]} {importlib.metadata.version(names[0])}" if names else ""
+
+
+def _a(value: object) -> str:
+    """What `value` is, in words."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"
