@@ -1,7 +1,7 @@
 """Encoders f_i: sample -> section of the vertex stalk, by name.
 
 ``register`` adds one. An entry says which options it takes (a frozen model), checks that it suits
-the shape of the node's samples, and builds a torch module (B, *shape) -> (B, d_i). torch is
+the shape of the node's samples, and builds a torch module ``(B, *shape) -> (B, d_i)``. torch is
 imported only when an encoder is built, so that whoever just checks a configuration starts fast.
 By default an encoder ends in a layer norm: restriction maps then see sections of one scale.
 """
