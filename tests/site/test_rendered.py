@@ -72,10 +72,11 @@ def test_pages_fit_phones_and_desks_and_show_their_pictures(site: Path, tmp_path
         assert seen["scroll"] <= seen["inside"], f"{where}: wider than the window"
         assert seen["shown"] == seen["pictures"], f"{where}: a picture is not shown"
         assert seen["text"] > 20 or seen["page"].endswith("search.html"), where
-    pictures = {Path(seen["page"]).name: seen["pictures"] for seen in told}
-    assert [pictures[f"{name}.html"] for name in ("sheaf", "round", "counted")] == [2, 2, 1]
+    pictures = dict(zip(pages, (seen["pictures"] for seen in told), strict=False))
+    concepts = [pictures[f"docs/concepts/{name}.html"] for name in ("sheaf", "round", "counted")]
+    assert concepts == [2, 2, 1]
     assert pictures["README.html"] == 1
-    assert pictures["RESULTS.html"] > 10
+    assert pictures["experiments/RESULTS.html"] > 10
 
 
 def test_a_dark_desktop_gets_a_dark_page(site: Path, tmp_path: Path) -> None:
