@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test lint format notebook data experiments experiments-quick clean
+.PHONY: help install simulate test docs lint format notebook data experiments experiments-quick clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -29,6 +29,10 @@ simulate: $(READY)  ## train the ring, lose modalities, infer them (TOPOLOGY=...
 test: $(READY)  ## run all checks and tests (ARGS='-k name' for some)
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
+
+docs: $(READY)  ## build the documentation site into docs/_build/html, warnings as errors
+	@$(BIN)/python -m sphinx -c docs -W --keep-going --quiet . docs/_build/html
+	@echo "Open docs/_build/html/index.html"
 
 lint: $(READY)  ## ruff, type checker and import contract
 	@$(BIN)/ruff check --quiet .
@@ -54,4 +58,4 @@ data: $(READY)  ## rebuild the bundled data from its sources and compare (needs 
 	@$(BIN)/python -m sheafnet.datasets.bundled.rebuild --check
 
 clean:  ## remove .venv and caches; runs/ is never touched
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build dist
+	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build dist

@@ -67,6 +67,8 @@ DOCS = ROOT / "docs"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "NOTICES.md")),
     *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.glob("concepts/*.md")),
+    *sorted(DOCS.glob("howto/*.md")),
     ROOT / "experiments" / "RESULTS.md",
     ROOT / "examples" / "README.md",
     ROOT / "examples" / "plugin" / "README.md",

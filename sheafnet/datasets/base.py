@@ -23,10 +23,10 @@ class Source(Protocol):
     """One node's view of the data; lives at the node, and nothing of it leaves."""
 
     shape: tuple[int, ...]
-    """Shape of one sample: (features,), (channels, time) or (channels, height, width)."""
+    """Shape of one sample, as (features,), (channels, time) or (channels, height, width)."""
 
     def samples(self, split: Split, events: Events) -> Samples:
-        """The node's view of `events`: (len(events), *shape), float32."""
+        """The node's view of `events`: ``(len(events), *shape)``, float32."""
         ...
 
     def labels(self, split: Split, events: Events, edge: int) -> Labels:

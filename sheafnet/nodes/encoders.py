@@ -2,7 +2,7 @@
 
 ``register`` adds one, and so do entry points and paths (`sheafnet.plugins`). An entry says which
 options it takes (a frozen model), checks that it suits the shape of the node's samples, and builds
-a torch module (B, *shape) -> (B, d_i). torch is imported only when an encoder is built, so that
+a torch module ``(B, *shape) -> (B, d_i)``. torch is imported only when an encoder is built, so that
 whoever just checks a configuration starts fast. By default an encoder ends in a layer norm:
 restriction maps then see sections of one scale.
 """

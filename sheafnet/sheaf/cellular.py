@@ -21,7 +21,7 @@ from sheafnet.topology import Topology
 
 Array = npt.NDArray[np.float64]
 Restrictions = Mapping[tuple[int, int], npt.NDArray[np.floating]]
-"""P by (node, edge): (d_ij, d_i)."""
+"""P of shape (d_ij, d_i) by node and edge."""
 
 
 class Sheaf:

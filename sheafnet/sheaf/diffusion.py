@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 DAMPING = 2 / 3
-"""omega: the part of the step that is taken."""
+"""omega, the part of the step that is taken."""
 HARDLY_SEEN = 0.1
 """rho, relative to the largest eigenvalue of D_i."""
 

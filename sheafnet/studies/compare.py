@@ -66,7 +66,7 @@ class Comparison:
     failures: tuple[Failure, ...]
     folder: Path
     cost: str = "bytes"
-    """What a target costs: one of `COSTS`."""
+    """What a target costs, one of `COSTS`."""
 
     def differences(self, name: str) -> Iterator[tuple[float | None, bool | None]]:
         """Of every contender but the first: percent from the first, and whether spreads part.

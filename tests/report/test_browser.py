@@ -1,27 +1,15 @@
 """The page in a real browser: no error in its console, figures there, and nothing cut off."""
 
-import json
-import os
-import re
-import shutil
-import subprocess
 from collections.abc import Callable
 
 import pytest
 
 import sheafnet
 from sheafnet.report.page import write_report
+from tests.browser import DARK, needs_browser, open_page
 from tests.conftest import STORM, MakeConfig
 
-BROWSER = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome", "chrome")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome on the PATH")
+pytestmark = needs_browser
 
 PROBE = """
 <script>
@@ -85,22 +73,9 @@ def look(tmp_path_factory: pytest.TempPathFactory, tiny: MakeConfig) -> Look:
     page.write_text((folder / "report.html").read_text().replace("</body>", PROBE))
 
     def open_(width: int, *options: str) -> dict:
-        assert BROWSER is not None
         frame = folder / f"frame-{width}.html"
         frame.write_text(FRAME.format(width=width))
-        command = [
-            *(BROWSER, "--headless", "--disable-gpu", "--no-first-run", "--disable-quic"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            *(["--no-sandbox"] if os.geteuid() == 0 else []),
-            f"--user-data-dir={folder / f'profile-{width}'}",
-            *("--enable-logging=stderr", "--virtual-time-budget=4000", "--dump-dom"),
-            *("--window-size=1500,1000", *options, frame.as_uri()),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        assert re.findall(r"CONSOLE.*", done.stderr) == []
-        found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
-        assert found, "the page did not finish"
-        told = json.loads(found[1].replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&"))
+        told = open_page(frame, folder / f"profile-{width}", options)
         assert isinstance(told, dict)
         return told
 
@@ -127,7 +102,7 @@ def test_columns_sort_by_number_both_ways(look: Look) -> None:
 def test_figures_take_the_colours_of_a_dark_page(look: Look) -> None:
     light, dark = (
         look(1440),
-        look(1440, "--force-dark-mode", "--blink-settings=preferredColorScheme=0"),
+        look(1440, *DARK),
     )
     assert light["ink"] != dark["ink"]
     assert light["ground"] == "rgb(255, 255, 255)"
