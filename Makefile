@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test docs lint format notebook data experiments experiments-quick clean
+.PHONY: help install simulate test docs package lint format notebook data experiments experiments-quick clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,6 +33,14 @@ test: $(READY)  ## run all checks and tests (ARGS='-k name' for some)
 docs: $(READY)  ## build the documentation site into docs/_build/html, warnings as errors
 	@$(BIN)/python -m sphinx -c docs -W --keep-going --quiet . docs/_build/html
 	@echo "Open docs/_build/html/index.html"
+
+package: $(READY)  ## build sdist and wheel into dist/ and run the wheel in a new environment (needs the network)
+	@rm -rf dist build
+	@$(BIN)/python -m build --no-isolation --outdir dist . > /dev/null
+	@$(PYTHON) -m venv build/clean
+	@build/clean/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) dist/*.whl
+	@build/clean/bin/python -m pip check
+	@cd build && clean/bin/sheafnet doctor && clean/bin/sheafnet simulate --topology ring --rounds 5 --run-dir run
 
 lint: $(READY)  ## ruff, type checker and import contract
 	@$(BIN)/ruff check --quiet .
