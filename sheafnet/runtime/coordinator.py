@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sheafnet.errors import ActorDied
+from sheafnet.errors import ActorDied, ConnectionLost, NetworkError
 from sheafnet.network.frame import PHASES, Phase
 from sheafnet.network.ledger import FATES, Account, Count, Fate, Key, Line, Numbers
 from sheafnet.network.radio import RadioAccount, RoundCost, total
@@ -73,6 +73,7 @@ class Coordinator:
         self._furthest = 0
         self._restarts = 0
         self._notes: list[str] = []
+        self._told_of_missed = False
         self._renew()
 
     def start(self, checkpoint: Checkpoint | None = None) -> None:
@@ -150,19 +151,20 @@ class Coordinator:
     def step(self) -> Progress | None:
         """Run the next stretch; None when the plan is done and every byte is accounted for.
 
-        Where a host dies, all go back to the last checkpoint.
+        Where a host dies, or two of them lose their connection, all go back to the last checkpoint.
 
         Raises:
             DivergenceError: a loss or projection became NaN or infinite. Rounds that all nodes
                 finished are logged.
             AccountingError: the bytes do not balance.
-            NetworkError: a host failed, or died once more than ``run.restarts`` allows.
+            NetworkError: a host failed, or died once more than ``run.restarts`` allows, or a
+                connection is not there again.
         """
         while True:
             try:
                 return self._step()
-            except ActorDied as death:
-                self._recover(death)
+            except _MENDED as failure:
+                self._recover(failure)
 
     def _step(self) -> Progress | None:
         if not self._submitted:
@@ -205,32 +207,48 @@ class Coordinator:
         if stretch.checkpoint is not None and len(parts) == len(reports):
             self._checkpoints.commit(stretch.checkpoint, parts, self._books())
 
-    def _recover(self, death: ActorDied) -> None:
-        """Restart what died, and have all hosts go on from the last checkpoint."""
+    def _recover(self, failure: NetworkError) -> None:
+        """Restart what died, connect anew, and have all hosts go on from the last checkpoint."""
         while True:
             self._restarts += 1
             if self._restarts > self._plan.config.run.restarts:
-                raise death
+                raise failure
             checkpoint, refused = self._checkpoints.newest()
             done = 0 if checkpoint is None else checkpoint.number
             self._incarnation += 1
             note = (
-                f"{death} All go on from "
+                f"{failure} All go on from "
                 f"{f'the checkpoint after stretch {done}' if done else 'the beginning'}, "
                 f"as incarnation {self._incarnation}."
             )
-            self._notes += [*refused, note]
-            known = self._directory.about().get("recoveries", [])
-            self._directory.mark(
-                "running", incarnation=self._incarnation, recoveries=[*known, *refused, note]
-            )
+            self._tell(*refused, note, incarnation=self._incarnation)
             try:
                 self._pool.recover(checkpoint, self._incarnation)
             except ActorDied as another:
-                death = another
+                failure = another
             else:
                 self._begin(checkpoint)
                 return
+
+    def _tell(self, *notes: str, **facts: int) -> None:
+        """Say what went wrong, to who watches the run and in its directory."""
+        self._notes += notes
+        known = self._directory.about().get("recoveries", [])
+        self._directory.mark("running", recoveries=[*known, *notes], **facts)
+
+    def _tell_of_missed(self, stretch: Stretch, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Say it once where frames did not come in time, and no simulated fault took them."""
+        missed = sum(line.get("missed", 0) for line in lines)
+        if not missed or self._plan.links is not None or self._told_of_missed:
+            return
+        self._told_of_missed = True
+        last = stretch.first + stretch.rounds - 1
+        self._tell(
+            f"{stretch.phase} rounds {stretch.first}-{last}: {missed} frames did not come within "
+            f"run.deadline_s = {self._plan.config.run.deadline_s:g} s, and their nodes went on "
+            "without them; results depend on timing from here on (`missed` in rounds.jsonl). A "
+            "longer run.deadline_s waits for slow neighbours."
+        )
 
     def _submit(self) -> None:
         """Hand the next stretch to the hosts, if there is one."""
@@ -311,6 +329,7 @@ class Coordinator:
             lines = self._measured.add_calibration({n: r.calibration for n, r in records.items()})
         else:
             lines = self._measured.add_inference({n: r.inference for n, r in records.items()})
+        self._tell_of_missed(stretch, lines)
         extra: dict[str, Any] = {} if self._keep.losses_by_edge else {"contrastive_per_edge": None}
         self._directory.append(
             "rounds",
@@ -384,6 +403,7 @@ def _took(cost: RoundCost) -> dict[str, Any]:
     }
 
 
+_MENDED = (ActorDied, ConnectionLost)
 _NAMES = ("messages", "payload_bytes", "framing_bytes", "control_bytes")
 
 
