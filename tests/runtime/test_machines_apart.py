@@ -25,11 +25,12 @@ from tests.apart import Machine, Switch, machines, why_not
 from tests.conftest import TINY, MakeConfig, artifacts, run_artifacts
 from tests.runtime.test_ray import until_training, wait_until
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 RING = ROOT / "topologies" / "ring.yaml"
 PORTS = range(21800, 21850)
 ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+SYN = 2
 BOX_BYTES = 33
 """``MESSAGE`` with its length, a nonce of 8 bytes, the authenticator of 16, and a byte of flags."""
 TWO_PAIRS = ("run.nodes_per_actor=2", f"run.ports={PORTS[0]}-{PORTS[-1]}")
@@ -130,6 +131,7 @@ def of_sockets(frame: bytes) -> bool:
 
 def streams(record: Sequence[tuple[int, bytes]]) -> dict[tuple[int, int, int], bytes]:
     """What each machine sent to the ports of sockets, put together, by machine and both ports."""
+    begins: dict[tuple[int, int, int], int] = {}
     segments: dict[tuple[int, int, int], dict[int, bytes]] = defaultdict(dict)
     for machine, frame in record:
         if port_of(frame, 2) not in PORTS:
@@ -138,14 +140,18 @@ def streams(record: Sequence[tuple[int, bytes]]) -> dict[tuple[int, int, int], b
         (length,) = struct.unpack_from(">H", frame, 16)
         sequence, _, offset, flags = struct.unpack_from(">IIBB", frame, tcp + 4)
         payload = frame[tcp + (offset >> 4) * 4 : 14 + length]
-        own = segments[machine, port_of(frame, 0), port_of(frame, 2)]
-        own[sequence + (flags >> 1 & 1)] = max(payload, own.get(sequence, b""), key=len)
+        key = (machine, port_of(frame, 0), port_of(frame, 2))
+        if flags & SYN:
+            begins[key] = sequence + 1
+        at, own = (sequence - begins[key]) % 2**32, segments[key]
+        if payload:
+            own[at] = max(payload, own.get(at, b""), key=len)
     found = {}
     for key, parts in segments.items():
-        whole, first = b"", min(parts)
+        whole = b""
         for at, payload in sorted(parts.items()):
-            assert at - first <= len(whole), "a gap"
-            whole += payload[len(whole) - (at - first) :]  # sent again, maybe in other pieces
+            assert at <= len(whole), "a gap"
+            whole += payload[len(whole) - at :]  # sent again, maybe in other pieces
         found[key] = whole
     return found
 
@@ -203,7 +209,7 @@ def test_what_crosses_between_two_machines(
         assert {name for name, _ in commands[2:]} == {b"MESSAGE"}
         sent[machine] += sum(length - BOX_BYTES for _, length in commands[2:])
     assert sent == counted  # to the byte, each way
-    assert min(counted.values()) > 10_000
+    assert min(counted.values()) > 5_000
     ethernet = sum(len(frame) for _, frame in record if of_sockets(frame))
     print(
         f"\n{network}: {sum(counted.values()):,} bytes in the ledger between the machines, "
@@ -282,19 +288,22 @@ def test_sockets_that_are_cut_off_while_a_run_is_under_way(
 
 @pytest.mark.long
 def test_a_machine_is_unplugged(start: Any, tiny: MakeConfig, tmp_path: Path) -> None:
-    """Nothing is heard of it any more, and on it everything runs on, for a while."""
+    """Nothing is heard of it any more, and on it everything runs on until it is plugged in."""
     with ray_on(2, tmp_path / "two") as (cluster, switch):
         process = start(cluster[0], *TWO_PAIRS, *LONG)
         until_training(process)
-        assert cluster[1].processes("ray::HostProcess")
         switch.drops = bool  # everything
-        begin = time.monotonic()
-        code, err = end_of(process, cluster)
-        print(f"ended after {time.monotonic() - begin:.0f} s")
+        about, begin = RunDirectory.open(tmp_path / "run").about, time.monotonic()
+        wait_until(lambda: "recoveries" in about(), "the machine to be given up")
+        print(f"\ngiven up after {time.monotonic() - begin:.0f} s")
+        code, err = end_of(process, cluster[:1])
         assert code == 0, err
-        notes = RunDirectory.open(tmp_path / "run").about()["recoveries"]
-        assert any("on 10.77.0.2: its machine left the cluster" in note for note in notes), notes
-        assert artifacts(tmp_path / "run") == run_artifacts(tiny(*LONG), tmp_path / "local")
+        assert cluster[1].processes("ray::HostProcess")
+        switch.drops = None
+        end_of(process, cluster)
+    (note,) = about()["recoveries"]
+    assert note.startswith("actor 1 (c, d) on 10.77.0.2: its machine left the cluster before")
+    assert artifacts(tmp_path / "run") == run_artifacts(tiny(*LONG), tmp_path / "local")
 
 
 @pytest.mark.long
