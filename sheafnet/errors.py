@@ -14,6 +14,7 @@
     │   ├── ProtocolError             5   a frame that must not be: shape, edge, run, incarnation
     │   │   └── FrameError            5   bytes that are no frame
     │   ├── DeadlineError             5   a wait ended without the message or the report
+    │   ├── ConnectionLost            5   two hosts do not reach each other any more
     │   └── ActorError                5   an actor process could not be started
     │       └── ActorDied             5   an actor process died
     ├── PluginError                   6   the code of a plug-in failed
@@ -91,6 +92,10 @@ class FrameError(ProtocolError):
 
 class DeadlineError(NetworkError):
     """A wait reached its deadline."""
+
+
+class ConnectionLost(NetworkError):
+    """What a host sent to another one may not have arrived; both are mended by going back."""
 
 
 class ActorError(NetworkError):

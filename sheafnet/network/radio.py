@@ -260,7 +260,7 @@ class RadioAccount:
     """
 
     def __init__(self, radio: Radio) -> None:
-        self.radio = radio
+        self._radio = radio
         self.seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
         """Sum over the rounds of a phase."""
         self.bits: dict[Phase, dict[tuple[int, int], list[int]]] = {phase: {} for phase in PHASES}
@@ -279,18 +279,18 @@ class RadioAccount:
             for message in messages:
                 _add(bits, message)
                 _add(self.bits[phase], message)
-            seconds = self.radio.seconds(messages)
+            seconds = self._radio.seconds(messages)
             self.seconds[phase] += seconds
-            costs[round_] = RoundCost(seconds, self.radio.joules(bits))
+            costs[round_] = RoundCost(seconds, self._radio.joules(bits))
         return costs
 
     def joules(self, phase: Phase) -> tuple[float | None, ...]:
         """What each node took in a phase."""
-        return self.radio.joules(self.bits[phase])
+        return self._radio.joules(self.bits[phase])
 
     def busy(self, phase: Phase) -> tuple[float, ...]:
         """How long the radios of each node were in use in a phase, in seconds."""
-        return self.radio.busy(self.bits[phase])
+        return self._radio.busy(self.bits[phase])
 
     def state(self) -> dict[str, Any]:
         """The books as JSON."""

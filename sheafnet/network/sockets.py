@@ -15,10 +15,11 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from sheafnet.errors import ClusterError, NetworkError
+from sheafnet.errors import ClusterError, ConnectionLost, NetworkError
 from sheafnet.network.frame import MAX_FRAME_BYTES
 
 _BATCH = 256
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _SPIN_S = 300e-6
 """How long a socket is looked at before its process sleeps. Longer than a message takes there and
 back: two ends that wake each other up every time would never be fast again."""
@@ -41,6 +42,8 @@ class SocketHub:
         ports: to choose the TCP port from; any by default.
         spins: whether a process that waits looks again and again for a moment before it sleeps.
             Where more processes than cores take turns, who looks keeps others from computing.
+        patience_s: how long the other machine may leave unacknowledged what was sent, before the
+            connection counts as lost; as long as the system waits (some 15 minutes) by default.
 
     Raises:
         NetworkError: nothing can listen at `bind`.
@@ -53,15 +56,20 @@ class SocketHub:
         host_of: Mapping[int, int],
         ports: Sequence[int] | None = None,
         spins: bool = True,
+        patience_s: float | None = None,
     ) -> None:
+        self._patience_s = patience_s
         self._spin_s = _SPIN_S if spins else 0.0
         self._host_of = host_of
         self._context = zmq.Context(io_threads=1)
         self._pull = self._context.socket(zmq.PULL)
         self._pull.setsockopt(zmq.LINGER, 0)
+        self._pull.setsockopt(zmq.RCVHWM, 0)  # a full queue would look like a lost connection
         self._pull.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         self._push: dict[int, zmq.Socket[bytes]] = {}
         self._monitors: dict[int, zmq.Socket[bytes]] = {}
+        self._awaited: set[int] = set()
+        """Hosts that have not answered yet."""
         key = None
         try:
             if bind.startswith("tcp://"):
@@ -117,8 +125,11 @@ class SocketHub:
                 public, secret = zmq.curve_keypair()
                 push.curve_serverkey = address.server_key
                 push.curve_publickey, push.curve_secretkey = public, secret
+            if self._patience_s is not None:
+                push.setsockopt(zmq.TCP_MAXRT, max(1, int(self._patience_s * 1000)))
             self._push[host] = push
-            self._monitors[host] = push.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+            self._monitors[host] = push.get_monitor_socket(_EVENTS)
+            self._awaited.add(host)
             try:
                 push.connect(address.endpoint)
             except zmq.ZMQError as error:
@@ -133,14 +144,14 @@ class SocketHub:
             NetworkError: naming the address here and those that cannot be reached.
         """
         end = time.monotonic() + within_s
-        silent = []
-        for host in list(self._monitors):
-            monitor = self._monitors[host]
-            if monitor.poll(max(0, int((end - time.monotonic()) * 1000))):
-                recv_monitor_message(monitor)
-            else:
-                silent.append(self._push[host].getsockopt_string(zmq.LAST_ENDPOINT))
-            self._unwatch(host)
+        silent = [
+            self._endpoint(host)
+            for host in sorted(self._awaited)
+            if not _tells(
+                self._monitors[host], zmq.EVENT_HANDSHAKE_SUCCEEDED, end - time.monotonic()
+            )
+        ]
+        self._awaited.clear()
         if silent:
             raise NetworkError(
                 f"the host on {_shown(self.address.endpoint)} cannot reach "
@@ -148,9 +159,31 @@ class SocketHub:
                 "firewall stand between them? run.ports fixes the range of TCP ports to open."
             )
 
+    def lost(self) -> ConnectionLost | None:
+        """What says that a connection has ended since all were awaited; None if none has.
+
+        ZeroMQ connects again by itself, but does not tell what of the frames before has arrived.
+        """
+        gone = [
+            self._endpoint(host)
+            for host, monitor in self._monitors.items()
+            if _tells(monitor, zmq.EVENT_DISCONNECTED, 0.0)
+        ]
+        if not gone:
+            return None
+        return ConnectionLost(
+            f"the host on {_shown(self.address.endpoint)} has lost its connection to "
+            f"{', '.join(map(_shown, gone))}. Is the network between them cut, or closed by a "
+            "firewall?"
+        )
+
+    def _endpoint(self, host: int) -> str:
+        return self._push[host].getsockopt_string(zmq.LAST_ENDPOINT)
+
     def _unwatch(self, host: int) -> None:
         """Close a monitor; its socket stops telling events first, or libzmq waits for ever."""
         monitor = self._monitors.pop(host, None)
+        self._awaited.discard(host)
         if monitor is not None:
             self._push[host].monitor(None, 0)
             monitor.close(linger=0)
@@ -199,6 +232,15 @@ class SocketHub:
             socket.close(linger=0)
         self._push.clear()
         self._context.term()
+
+
+def _tells(monitor: zmq.Socket[bytes], event: zmq.Event, within_s: float) -> bool:
+    """Whether `monitor` tells of `event` in time; events before it are read."""
+    end = time.monotonic() + within_s
+    while monitor.poll(max(0, int((end - time.monotonic()) * 1000))):
+        if recv_monitor_message(monitor)["event"] == event:
+            return True
+    return False
 
 
 def _shown(endpoint: str) -> str:

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from sheafnet.errors import ActorDied
+from sheafnet.errors import ActorDied, ConnectionLost, NetworkError
 from sheafnet.network.frame import PHASES, Phase
-from sheafnet.network.ledger import FATES, HEARD, Account, Count, Fate, Key, Line, Numbers
-from sheafnet.network.radio import RadioAccount, RoundCost, Spent, total
+from sheafnet.network.ledger import Account, Line
+from sheafnet.network.radio import RadioAccount, RoundCost, total
 from sheafnet.nodes.events import evaluation_points
 from sheafnet.runtime.checkpoint import Books, Checkpoint, Checkpoints
 from sheafnet.runtime.diagnosis import Watch, contrasted, diagnose_run
 from sheafnet.runtime.figures import Costs, sheaf_of, summarize
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.keep import Keep, without_checkpoints
+from sheafnet.runtime.ledger_lines import Counted, ledger_lines
 from sheafnet.runtime.measurements import Measurements, number
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.pool import HostPool
@@ -87,6 +88,7 @@ class Coordinator:
         self._furthest = 0
         self._restarts = 0
         self._notes: list[str] = []
+        self._told_of_missed = False
         self._renew()
 
     def start(self, checkpoint: Checkpoint | None = None) -> None:
@@ -164,19 +166,20 @@ class Coordinator:
     def step(self) -> Progress | None:
         """Run the next stretch; None when the plan is done and every byte is accounted for.
 
-        Where a host dies, all go back to the last checkpoint.
+        Where a host dies, or two of them lose their connection, all go back to the last checkpoint.
 
         Raises:
             DivergenceError: a loss or projection became NaN or infinite. Rounds that all nodes
                 finished are logged.
             AccountingError: the bytes do not balance.
-            NetworkError: a host failed, or died once more than ``run.restarts`` allows.
+            NetworkError: a host failed, or died once more than ``run.restarts`` allows, or a
+                connection is not there again.
         """
         while True:
             try:
                 return self._step()
-            except ActorDied as death:
-                self._recover(death)
+            except _MENDED as failure:
+                self._recover(failure)
 
     def _step(self) -> Progress | None:
         if not self._submitted:
@@ -219,32 +222,48 @@ class Coordinator:
         if stretch.checkpoint is not None and len(parts) == len(reports):
             self._checkpoints.commit(stretch.checkpoint, parts, self._books())
 
-    def _recover(self, death: ActorDied) -> None:
-        """Restart what died, and have all hosts go on from the last checkpoint."""
+    def _recover(self, failure: NetworkError) -> None:
+        """Restart what died, connect anew, and have all hosts go on from the last checkpoint."""
         while True:
             self._restarts += 1
             if self._restarts > self._plan.config.run.restarts:
-                raise death
+                raise failure
             checkpoint, refused = self._checkpoints.newest()
             done = 0 if checkpoint is None else checkpoint.number
             self._incarnation += 1
             note = (
-                f"{death} All go on from "
+                f"{failure} All go on from "
                 f"{f'the checkpoint after stretch {done}' if done else 'the beginning'}, "
                 f"as incarnation {self._incarnation}."
             )
-            self._notes += [*refused, note]
-            known = self._directory.about().get("recoveries", [])
-            self._directory.mark(
-                "running", incarnation=self._incarnation, recoveries=[*known, *refused, note]
-            )
+            self._tell(*refused, note, incarnation=self._incarnation)
             try:
                 self._pool.recover(checkpoint, self._incarnation)
             except ActorDied as another:
-                death = another
+                failure = another
             else:
                 self._begin(checkpoint)
                 return
+
+    def _tell(self, *notes: str, **facts: int) -> None:
+        """Say what went wrong, to who watches the run and in its directory."""
+        self._notes += notes
+        known = self._directory.about().get("recoveries", [])
+        self._directory.mark("running", recoveries=[*known, *notes], **facts)
+
+    def _tell_of_missed(self, stretch: Stretch, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Say it once where frames did not come in time, and no simulated fault took them."""
+        missed = sum(line.get("missed", 0) for line in lines)
+        if not missed or self._plan.links is not None or self._told_of_missed:
+            return
+        self._told_of_missed = True
+        last = stretch.first + stretch.rounds - 1
+        self._tell(
+            f"{stretch.phase} rounds {stretch.first}-{last}: {missed} frames did not come within "
+            f"run.deadline_s = {self._plan.config.run.deadline_s:g} s, and their nodes went on "
+            "without them; results depend on timing from here on (`missed` in rounds.jsonl). A "
+            "longer run.deadline_s waits for slow neighbours."
+        )
 
     def _submit(self) -> None:
         """Hand the next stretch to the hosts, if there is one."""
@@ -325,6 +344,7 @@ class Coordinator:
             lines = self._measured.add_calibration({n: r.calibration for n, r in records.items()})
         else:
             lines = self._measured.add_inference({n: r.inference for n, r in records.items()})
+        self._tell_of_missed(stretch, lines)
         extra: dict[str, Any] = {} if self._keep.losses_by_edge else {"contrastive_per_edge": None}
         self._directory.append(
             "rounds",
@@ -359,50 +379,18 @@ class Coordinator:
             "train_joules": number(total(self._radio.joules("train"))),
         }
 
-    def _log_ledger(self, lines: Iterable[Line], reports: Sequence[Report] = ()) -> None:
-        counted: list[tuple[Key, dict[Fate, Numbers]]] = [
+    def _log_ledger(self, settled: Iterable[Line], reports: Sequence[Report] = ()) -> None:
+        counted: list[Counted] = [
             (key, {"sent": numbers, "delivered": numbers})
             for report in reports
             for key, *numbers in report.balanced
         ]
         counted += [
-            (line.key, {fate: line.fates[fate].numbers() for fate in FATES if fate in line.fates})
-            for line in lines
+            (line.key, {fate: count.numbers() for fate, count in line.fates.items()})
+            for line in settled
         ]
-        spent = self._spent(counted)
-        if self._keep.ledger_by_edge:
-            arrow = self._plan.method.network.arrow
-            counted.sort(key=lambda line: line[0])
-            named = [(key, arrow(key.edge, key.direction), fates) for key, fates in counted]
-        else:
-            named = [(key, "*", fates) for key, fates in _by_round(counted)]
-        self._directory.append(
-            "ledger",
-            (
-                {
-                    "phase": key.phase,
-                    "round": key.round,
-                    "edge": edge,
-                    **{fate: dict(zip(_NAMES, n, strict=True)) for fate, n in fates.items()},
-                    **({"radio": _numbers(spent[key])} if spent else {}),
-                }
-                for key, edge, fates in named
-            ),
-        )
-
-    def _spent(self, counted: Iterable[tuple[Key, Mapping[Fate, Numbers]]]) -> dict[Key, Spent]:
-        """What the messages of each line of ledger.jsonl took, where links have profiles."""
-        found: dict[Key, Spent] = {}
-        if self._radio is None:
-            return found
-        for key, fates in counted:
-            sent, *heard = (
-                sum(fates[fate][1:]) if fate in fates else 0 for fate in ("sent", *HEARD)
-            )
-            spent = self._radio.radio.spent(key.edge, sent, sum(heard))
-            line = key if self._keep.ledger_by_edge else _round_of(key)
-            found[line] = found[line] + spent if line in found else spent
-        return found
+        arrow = self._plan.method.network.arrow if self._keep.ledger_by_edge else None
+        self._directory.append("ledger", ledger_lines(counted, arrow, self._plan.radio))
 
 
 def _took(cost: RoundCost) -> dict[str, Any]:
@@ -414,28 +402,4 @@ def _took(cost: RoundCost) -> dict[str, Any]:
     }
 
 
-def _numbers(spent: Spent) -> dict[str, float | None]:
-    return {name: number(value) for name, value in spent._asdict().items()}
-
-
-_NAMES = ("messages", "payload_bytes", "framing_bytes", "control_bytes")
-
-
-def _round_of(key: Key) -> Key:
-    """What stands for all directed edges of a round."""
-    return Key(key.phase, key.round, 0, 0)
-
-
-def _by_round(
-    counted: Iterable[tuple[Key, dict[Fate, Numbers]]],
-) -> list[tuple[Key, dict[Fate, Numbers]]]:
-    """The sums over edges and directions."""
-    sums: dict[Key, dict[Fate, Count]] = {}
-    for key, fates in counted:
-        of_round = sums.setdefault(_round_of(key), {})
-        for fate, numbers in fates.items():
-            of_round.setdefault(fate, Count()).add(Count(*numbers))
-    return [
-        (key, {fate: of[fate].numbers() for fate in FATES if fate in of})
-        for key, of in sorted(sums.items())
-    ]
+_MENDED = (ActorDied, ConnectionLost)

@@ -238,6 +238,8 @@ class Host:
                 break
             else:
                 ready.extend(self._wait(waiting))
+                if not ready and self._hub is not None:
+                    failure = self._hub.lost()
         return failure
 
     def _can_go_on(self, index: int, wait: _Waiting) -> bool:

@@ -46,6 +46,9 @@ _PROBE_DEADLINE_S = 60.0
 _HANDSHAKE_DEADLINE_S = 20.0
 _ANSWER_S = 15.0
 """Least time that an actor has for an answer, whatever the deadline of frames."""
+_PATIENCE_S = 30.0
+"""Longest time that a machine may leave unacknowledged what was sent to it. At most half the
+deadline of frames, so that a lost connection is found before anybody goes on without a frame."""
 _LOOK_S = 0.5
 _AT_ONCE = 16
 """Nodes of a host whose parameters are on their way together."""
@@ -79,7 +82,8 @@ class HostProcess:
         if bind.startswith("tcp://"):
             bind = f"tcp://{ray.util.get_node_ip_address()}"
             ports = self._config.run.port_range
-        self._hub = SocketHub(bind, self._host_of, ports, spins)
+        patience_s = min(_PATIENCE_S, self._config.run.deadline_s / 2)
+        self._hub = SocketHub(bind, self._host_of, ports, spins, patience_s)
         return self._hub.address
 
     def connect(
@@ -228,7 +232,7 @@ class RayPool:
 
     def _move_to_what_is_left(self, gone: Sequence[int]) -> None:
         """Give a host whose machine is gone to the machine that then has fewest for its cores."""
-        up = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        up = _machines_up()
         left = [machine for machine in self._machines if machine.id in up]
         for k in gone:
             if self._machine_of[k][0] not in up and left:
@@ -307,6 +311,11 @@ class RayPool:
             return cause
         if isinstance(error, RayTaskError):
             return ActorError(f"{self._names(at)}: failed to {what}:\n{error}")
+        if self._machine_of[at][0] not in _machines_up():
+            return ActorDied(
+                f"{self._names(at)}: its machine left the cluster before the actor could {what}. "
+                "Was it switched off, or its network cut?"
+            )
         return ActorDied(
             f"{self._names(at)}: the actor process died before it could {what}. "
             "Was it killed, or the machine out of memory? Raising --nodes-per-actor takes less."
@@ -315,7 +324,9 @@ class RayPool:
     def _names(self, at: int) -> str:
         nodes = [self._plan.topology.nodes[k].id for k in self._placement[at]]
         more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
-        return f"actor {at} ({', '.join(nodes[:3])}{more})"
+        on = {machine.id: f" on {machine.address}" for machine in self._machines}
+        where = on[self._machine_of[at][0]] if len(on) > 1 else ""
+        return f"actor {at} ({', '.join(nodes[:3])}{more}){where}"
 
 
 class CoordinatorProcess:
@@ -606,6 +617,11 @@ def _described(node: dict[str, Any], call: Any) -> Machine:
         raise ClusterError(f"machine {address}: {problem}")
     cores, gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
     return Machine(node["NodeID"], address, cores, free, versions, gpus)
+
+
+def _machines_up() -> set[str]:
+    """The machines that the cluster counts as its own now, by Ray's names."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _on(machine: str) -> Any:

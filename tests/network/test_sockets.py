@@ -476,6 +476,26 @@ def test_a_closed_port_is_named_with_both_addresses(hubs):
     assert f"the host on {own} cannot reach {closed}: no answer within 1 s" in str(caught.value)
 
 
+def test_a_connection_that_has_ended_is_named_with_both_addresses(hubs):
+    hub, peers = hubs("tcp://127.0.0.1"), [hubs("tcp://127.0.0.1") for _ in range(2)]
+    hub.connect({1: peers[0].address, 2: peers[1].address})
+    hub.await_connected(DEADLINE_S)
+    assert hub.lost() is None
+    peers[1].close()
+    end = time.monotonic() + DEADLINE_S
+    while (lost := hub.lost()) is None:
+        assert time.monotonic() < end
+        hub.receive(0.01)
+    own, other = (h.address.endpoint.removeprefix("tcp://") for h in (hub, peers[1]))
+    assert f"the host on {own} has lost its connection to {other}. Is" in str(lost)
+    assert hub.lost() is None  # each loss is told once
+
+    again = hubs("tcp://127.0.0.1")
+    hub.connect({2: again.address})
+    hub.await_connected(DEADLINE_S)
+    assert hub.lost() is None
+
+
 def test_a_port_behind_which_somebody_else_listens_is_no_connection(hubs):
     """TCP connects, but the handshake with the key of the run does not succeed."""
     first, second = hubs("tcp://127.0.0.1"), hubs("tcp://127.0.0.1")
