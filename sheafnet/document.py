@@ -14,6 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from sheafnet.errors import ConfigError
@@ -114,6 +115,8 @@ def _taken(value: Any, path: Key) -> Any:
         return [_taken(item, (*path, at)) for at, item in enumerate(value)]
     if value is None or isinstance(value, str | bool):
         return value
+    if isinstance(value, np.bool_):
+        return bool(value)
     if isinstance(value, Integral | Real):
         return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, os.PathLike):

@@ -744,7 +744,7 @@ def test_a_mapping_made_in_python_is_what_its_yaml_is(load: Any, tmp_path: Path)
         "dataset": {"name": "arrays", "path": tmp_path},
         "nodes": ("left", {"id": "right", "embedding_dim": np.int64(32)}),
         "edges": [("left", "right"), {"between": ("left", "right")}],
-        "training": {"learning_rate": np.float32(0.5), "exchange_gradients": False},
+        "training": {"learning_rate": np.float32(0.5), "exchange_gradients": np.False_},
         "method": None,
     }
     given = copy.deepcopy(values)

@@ -559,14 +559,6 @@ def test_the_python_of_the_readme_runs(
     assert "by chance 0.02" in capsys.readouterr().out
 
 
-def test_the_encoder_of_the_architecture_page_builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = blocks(DOCS / "architecture.md", "python")
-    monkeypatch.setattr(encoders, "ENCODERS", dict(encoders.ENCODERS))
-    exec(compile(code, "architecture.md", "exec"), {"__name__": "my_encoders"})
-    built = encoders.build_encoder(Named(name="deep"), (1, 4, 4), 8, "n")
-    assert sum(p.numel() for p in built.parameters()) == 16 * 8 + 8 + 2 * (8 * 8 + 8) + 16
-
-
 # Links
 
 

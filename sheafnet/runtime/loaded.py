@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -215,9 +215,14 @@ class LoadedRun:
             events: how many, from the first on.
 
         Raises:
-            RunDirectoryError: the split has fewer events, or as `node`.
+            RunDirectoryError: there is no such split, it has fewer events, or as `node`.
             ConfigError: the configuration is of another version.
         """
+        if split not in get_args(Split):
+            known = nearest(split, get_args(Split))
+            raise RunDirectoryError(f"{self.path}: has no split {split!r}. {known}")
+        if events < 1:
+            raise RunDirectoryError(f"{self.path}: {events} events; at least one.")
         have = self.plan.dataset.size(split)
         if have is not None and events > have:
             raise RunDirectoryError(

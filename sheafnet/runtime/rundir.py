@@ -377,6 +377,12 @@ class RunDirectory:
         try:
             found: dict[str, npt.NDArray[np.float32]] = load(path.read_bytes())
             return found
+        except FileNotFoundError:
+            raise RunDirectoryError(
+                f"{path}: is not there. Parameters are kept once a run is finished (`sheafnet "
+                f"resume {self.path}` goes on with one that is not), unless run.directory_mb left "
+                "them out."
+            ) from None
         except OSError as error:
             raise RunDirectoryError(f"{path}: cannot be read: {error.strerror}.") from None
         except SafetensorError as error:

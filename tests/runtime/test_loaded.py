@@ -79,6 +79,10 @@ def test_more_sections_than_events(run: LoadedRun) -> None:
         RunDirectoryError, match="501 events of the validation split, which has 500"
     ):
         run.sections("validation", 501)
+    with pytest.raises(RunDirectoryError, match="0 events; at least one"):
+        run.sections("test", 0)
+    with pytest.raises(RunDirectoryError, match=r"no split 'tset'\. Did you mean 'test'"):
+        run.sections("tset")  # type: ignore[arg-type]
 
 
 def test_a_single_space_is_the_constant_sheaf(tiny: MakeConfig, tmp_path: Path) -> None:
@@ -112,5 +116,5 @@ def test_parameters_that_are_not_there_or_of_another_node(spoiled: Path) -> None
     ):
         load_run(spoiled).sheaf()
     first.unlink()
-    with pytest.raises(RunDirectoryError, match=r"a\.safetensors: cannot be read"):
+    with pytest.raises(RunDirectoryError, match=r"a\.safetensors: is not there.*sheafnet resume"):
         load_run(spoiled).sheaf()
