@@ -1,8 +1,7 @@
 """From the file of one sensor at one moment to an array of fixed size.
 
 The formats are those of DeepSense 6G: images, text files of numbers, ``.npy``, MATLAB's ``.mat``
-(which takes scipy) and ASCII ``.ply``. Every function raises `DatasetError`, naming the file, where
-it cannot be read.
+and ASCII ``.ply``. Every function raises `DatasetError`, naming the file, where it cannot be read.
 """
 
 from pathlib import Path
@@ -141,12 +140,8 @@ def _real(path: Path, array: Array) -> npt.NDArray[np.float64]:
 
 
 def _mat(path: Path) -> Array:
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise DatasetError(
-            f"{path}: is a MATLAB file, which takes scipy to read: pip install scipy."
-        ) from None
+    from scipy.io import loadmat  # here, as few runs read such a file
+
     content = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
     chosen = "data" if "data" in content else next(iter(content), "")
     if len(content) != 1 and chosen != "data":
