@@ -79,6 +79,26 @@ class Code(Generic[T]):
                 raise
             raise self._failed(doing, place, error) from error
 
+    @contextmanager
+    def computing(self, doing: str, device: "torch.device", place: str) -> Iterator[None]:
+        """`guard` of what runs in a round, which must not draw from torch's global generators.
+
+        A process has one of these for all its nodes, so that what a node drew would depend on which
+        others it shares the process with (laws 1 and 5).
+
+        Raises:
+            PluginError: it raised something, or drew.
+        """
+        before = _generators(device)
+        with self.guard(doing, place):
+            yield
+        if not self.ours and _generators(device) != before:
+            raise self.refuse(
+                f"drew from torch's global generator in {doing}, as Dropout does: results would "
+                "depend on what else the process computes",
+                place,
+            )
+
     def refuse(self, what: str, place: str) -> PluginError:
         """The error, to be raised, that the code gave back what it must not."""
         return PluginError(f"{place}: {self._whose()} {what}. {_REMEDY}")
@@ -281,6 +301,16 @@ def problem_of_import(module: str) -> str | None:
             "installed, or on PYTHONPATH, on every machine."
         )
     return None
+
+
+def _generators(device: "torch.device") -> list[bytes]:
+    """The states of torch's global generators from which code on `device` may draw."""
+    import torch
+
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return [state.numpy().tobytes() for state in states]
 
 
 def _nowhere(module: str) -> str:

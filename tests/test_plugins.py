@@ -261,9 +261,13 @@ def build(shape, dim, options):
             self.linear = nn.Linear(shape[0], dim)
         def forward(self, sample):
             bad = {"forward shape": lambda h: h[:, 1:], "forward dtype": lambda h: h.double(),
-                   "forward nan": lambda h: h / 0, "forward list": lambda h: [h]}
+                   "forward nan": lambda h: h / 0, "forward list": lambda h: [h],
+                   "forward dropout": nn.Dropout(0.5)}
             return at("forward", options.how, self.linear(sample), bad.get(options.how))
-    return at("build", options.how, Flat(), lambda _: "no module")
+    bad = {"build module": lambda _: "no module", "build shared": lambda m: SHARED.setdefault(0, m)}
+    return at("build", options.how, Flat(), bad.get(options.how))
+
+SHARED = {}
 
 ENCODER = EncoderKind("e", Options, build, lambda shape: None)
 
@@ -302,7 +306,8 @@ DATA = DatasetInfo("d", "s", "signal", "s", "l", "c", Options, Data)
 def estimate(answers, rows, moments, options):
     mean = moments.mean_section.expand(rows, -1)
     bad = {"estimate shape": lambda h: h[1:], "estimate nan": lambda h: h / 0,
-           "estimate none": lambda h: None}
+           "estimate none": lambda h: None,
+           "estimate drawn": lambda h: h + h.new_empty(1).normal_()}
     return at("estimate", options.how, mean, bad.get(options.how))
 
 ESTIMATOR = EstimatorKind(estimate, Options)
@@ -314,7 +319,7 @@ def loss(section, pairs, options):
         hidden.zero_()
         return term
     bad = {"loss shape": lambda t: t[None], "loss nan": lambda t: t / 0,
-           "loss float": lambda t: 1.0}
+           "loss float": lambda t: 1.0, "loss drawn": lambda t: t * t.new_empty(()).uniform_()}
     return at("loss", options.how, section.square().mean(), bad.get(options.how))
 
 OBJECTIVE = ObjectiveKind(loss, Options)
@@ -326,11 +331,16 @@ MINE = "KeyError: 'a mistake of mine' ("
 BLAMED = [
     (ENCODER, "build", f"node a: the encoder 'failing:ENCODER' failed in its build: {MINE}"),
     (ENCODER, "build module", "node a: the encoder 'failing:ENCODER' built no torch.nn.Module"),
+    (ENCODER, "build shared", "node b: the encoder 'failing:ENCODER' built a module whose "
+     "parameter linear.weight it had built before, for node a; each build has to make a new "
+     "module"),
     (ENCODER, "forward", "node a, train round 0: the encoder 'failing:ENCODER' failed in its "
      f"forward: {MINE}"),
     (ENCODER, "forward shape", "gave the shape (16, 7); it has to be (16, 8)"),
     (ENCODER, "forward dtype", "gave a tensor of torch.float64; it has to be float32"),
     (ENCODER, "forward list", "gave a list, where a tensor belongs"),
+    (ENCODER, "forward dropout", "node a, train round 0: the encoder 'failing:ENCODER' drew from "
+     "torch's global generator in its forward"),
     (DATA, "open", f"tiny: the data set 'failing:DATA' failed in its open: {MINE}"),
     (DATA, "open classes", "gave 1 as classes; it takes a whole number from 2"),
     (DATA, "size", "gave None as size('test'); it takes a whole number from 0"),
@@ -354,6 +364,8 @@ BLAMED = [
      f"{MINE}"),
     (OBJECTIVE, "loss shape", "gave the shape (1,); it has to be ()"),
     (OBJECTIVE, "loss float", "gave a float, where a tensor belongs"),
+    (ESTIMATOR, "estimate drawn", "drew from torch's global generator in its estimate"),
+    (OBJECTIVE, "loss drawn", "drew from torch's global generator in its loss"),
     (OBJECTIVE, "inplace", "the objective 'failing:OBJECTIVE' failed in the backward pass: "
      "RuntimeError: one of the variables"),
 ]  # fmt: skip

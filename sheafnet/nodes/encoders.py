@@ -43,7 +43,8 @@ class EncoderKind:
         name: what the YAML calls it where it is registered; otherwise the entry point's name, or
             its path.
         options: its options as a frozen model.
-        build: (shape, d_i, options) -> torch module.
+        build: (shape, d_i, options) -> torch module, a new one each time, whose forward draws
+            nothing from torch's global generator.
         check: (shape) -> what is wrong with that shape, or None.
         size: (shape, d_i, options) -> `Size`, for the memory that a run is estimated to need; by
             default nothing is counted.
@@ -118,7 +119,8 @@ def build_encoder(chosen: Named, shape: Shape, dim: int, node: str) -> "nn.Modul
 
     Raises:
         ConfigError: as `check_encoder` does.
-        PluginError: it is somebody else's, and fails or is no torch module.
+        PluginError: it is somebody else's, and fails, is no torch module, or shares parameters with
+            one that was built before.
     """
     from torch import nn
 
@@ -128,7 +130,30 @@ def build_encoder(chosen: Named, shape: Shape, dim: int, node: str) -> "nn.Modul
         built = code.value.build(shape, dim, options)
     if not isinstance(built, nn.Module):
         raise code.refuse("built no torch.nn.Module", where)
+    if not code.ours:
+        _refuse_shared(code, built, node)
     return built
+
+
+_BUILT_FOR = "_sheafnet_node"
+"""An attribute of a parameter, which lives as long as that: the node that it was built for."""
+
+
+def _refuse_shared(code: Code[EncoderKind], built: "nn.Module", node: str) -> None:
+    """Refuse a module that learns by parameters of one that was built before.
+
+    Nodes in one process would learn as one, and others would not (laws 1 and 3).
+    """
+    learned = {name: p for name, p in built.named_parameters() if p.requires_grad}
+    for name, parameter in learned.items():
+        other = getattr(parameter, _BUILT_FOR, None)
+        if other is not None:
+            raise code.refuse(
+                f"built a module whose parameter {name} it had built before, for node {other}; "
+                "each build has to make a new module",
+                f"node {node}",
+            )
+        setattr(parameter, _BUILT_FOR, node)
 
 
 def encoder_size(chosen: Named, shape: Shape, dim: int, node: str) -> Size:

@@ -193,7 +193,7 @@ class Node:
             encoded: Tensor = self.encoder(sample)
             return encoded
         place = f"node {self.spec.id}, {when}"
-        with code.guard("its forward", place):
+        with code.computing("its forward", self.device, place):
             found = self.encoder(sample)
         section = code.tensor(found, (len(sample), self.spec.dim), self.device, place)
         if not bool(torch.isfinite(section).all()):
