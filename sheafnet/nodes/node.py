@@ -29,6 +29,7 @@ from sheafnet.nodes.neural import NeuralDual
 from sheafnet.nodes.objective_kind import open_objective
 from sheafnet.nodes.optimizer import Optimizer
 from sheafnet.nodes.probe import LinearProbe
+from sheafnet.plugins import Code, guard
 from sheafnet.seeds import derive
 from sheafnet.sheaf.calibration import Calibration
 from sheafnet.sheaf.estimator_kind import open_estimators
@@ -199,6 +200,25 @@ class Node:
         if not bool(torch.isfinite(section).all()):
             raise code.diverged(place)
         return section
+
+    def backward(
+        self,
+        outputs: Sequence[Tensor],
+        when: str,
+        gradients: Sequence[Tensor] | None = None,
+        *,
+        retain: bool = False,
+    ) -> None:
+        """Gather the gradient of `outputs`, scalars or with `gradients` of a loss given for each.
+
+        Raises:
+            PluginError: the code of a plug-in fails.
+        """
+        codes: list[Code[Any]] = [self.encoder_code]
+        if self.objective is not None:
+            codes.append(self.objective.code)
+        with guard(codes, "the backward pass", f"node {self.spec.id}, {when}"):
+            torch.autograd.backward(outputs, gradients, retain_graph=retain)
 
     @torch.no_grad()
     def labelled(self, split: Split, events: Events) -> Labelled:
