@@ -151,7 +151,7 @@ class Code(Generic[T]):
         return _failure((self,), doing, place, error)
 
     def _whose(self) -> str:
-        whose = self.distribution or _distribution_of(_package(self.path))
+        whose = self.distribution or distribution_of(self.path)
         source = ", ".join(part for part in (self.path, whose) if part and part != self.name)
         return f"the {self.noun} {self.name!r}{source and f' ({source})'}"
 
@@ -237,6 +237,13 @@ class Group(Generic[T]):
         """The entry points of installed distributions, by name; none of them is loaded."""
         return sorted(importlib.metadata.entry_points(group=self.name), key=lambda e: e.name)
 
+    def distribution_of(self, name: str) -> str:
+        """Name and version of what installed `name`; empty if unknown. Nothing is loaded."""
+        if ":" in name:
+            return distribution_of(name)
+        found = [e for e in self.installed() if e.name == name and e.dist is not None]
+        return distribution(found[0]) if found else ""
+
     def trouble(self, entry: EntryPoint) -> str | None:
         """Why `entry` can never be used by its name; None if it can."""
         if entry.name in self.own:
@@ -313,6 +320,11 @@ def distribution(entry: EntryPoint) -> str:
     return "an unknown distribution" if found is None else f"{found.name} {found.version}"
 
 
+def distribution_of(path: str) -> str:
+    """Name and version of what installed a module, or ``module:attribute``; empty if unknown."""
+    return _distribution_of(_package(path))
+
+
 def problem_of_import(module: str) -> str | None:
     """Why a module of ``imports`` cannot be imported in this process; None if it can."""
     try:
@@ -384,7 +396,6 @@ def _folders(package: str, modules: Mapping[str, Any]) -> list[str]:
 
 @lru_cache
 def _distribution_of(package: str) -> str:
-    """Name and version of the distribution that has `package`; empty if none has."""
     names = importlib.metadata.packages_distributions().get(package, [])
     return f"{names[0]} {importlib.metadata.version(names[0])}" if names else ""
 

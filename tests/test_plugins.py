@@ -25,6 +25,8 @@ from sheafnet.report.retrieved import retrieved
 from sheafnet.runtime import doctor
 from sheafnet.runtime.foreign import problem_of, references
 from sheafnet.runtime.plan import Plan
+from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.studies.cells import Cell
 from sheafnet.studies.figures import figures_of, headline
 from tests.conftest import MakeConfig, of_phase
 from tests.test_docs import DOCS, blocks
@@ -282,10 +284,12 @@ def build(shape, dim, options):
         def __init__(self):
             super().__init__()
             self.linear = nn.Linear(shape[0], dim)
+            self.norm = nn.BatchNorm1d(dim) if options.how == "forward buffer" else None
         def forward(self, sample):
             bad = {"forward shape": lambda h: h[:, 1:], "forward dtype": lambda h: h.double(),
                    "forward nan": lambda h: h / 0, "forward list": lambda h: [h],
-                   "forward dropout": nn.Dropout(0.5), "forward exit": lambda h: sys.exit("no"),
+                   "forward dropout": nn.Dropout(0.5), "forward buffer": self.norm,
+                   "forward exit": lambda h: sys.exit("no"),
                    "forward signal": lambda h: os.kill(os.getpid(), signal.SIGTERM)}
             if options.how.startswith("backward"):
                 return Back.apply(self.linear(sample))
@@ -367,6 +371,7 @@ BLAMED = [
     (ENCODER, "forward list", "gave a list, where a tensor belongs"),
     (ENCODER, "forward dropout", "node a, train round 0: the encoder 'failing:ENCODER' drew from "
      "torch's global generator in its forward"),
+    (ENCODER, "forward buffer", "changed its buffer norm.num_batches_tracked in its forward"),
     (ENCODER, "forward exit", "'failing:ENCODER' failed in its forward: SystemExit: no ("),
     (DATA, "open", f"tiny: the data set 'failing:DATA' failed in its open: {MINE}"),
     (DATA, "open classes", "gave 1 as classes; it takes a whole number from 2"),
@@ -595,6 +600,35 @@ def test_estimators_of_plugins_are_measured_under_every_method(
     found = sheafnet.simulate(config, run_dir="run").summary.missing.estimators
     assert found["failing:ESTIMATOR"] == found["train-mean"]
     assert found["ridge"].accuracy is not None
+
+
+# Kept.
+
+
+def test_versions_of_plugins_are_kept_and_tell_runs_of_a_study_apart(
+    module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: MakeConfig
+) -> None:
+    """Those of entry points, of paths and of imports; nothing is loaded for it."""
+    for name in ("kept_a", "kept_b", "kept_c", "kept_nowhere"):
+        module(name, "raise SystemExit('loaded')")
+    site = tmp_path / "site"
+    install(site, "kept-a", links="kept = kept_a:L")
+    for letter in "bc":
+        install(site, f"kept-{letter}")
+        (site / f"kept_{letter}-1.2.dist-info" / "top_level.txt").write_text(f"kept_{letter}\n")
+    monkeypatch.syspath_prepend(site)
+    paths = ("edges.0.link=kept_b:L", "edges.1.link=kept_nowhere:L", "imports=[kept_c]")
+    config = tiny("defaults.edge.link=kept", *paths)
+    directory = RunDirectory.create(config, "run")
+    told = {k: v for k, v in directory.about()["versions"].items() if k.startswith("kept")}
+    assert told == {"kept-a": "1.2", "kept-b": "1.2", "kept-c": "1.2"}
+    key = Cell(config, ()).key
+    assert key == Cell(config, ()).key
+    (site / "kept_a-1.2.dist-info" / "METADATA").write_text("Name: kept-a\nVersion: 1.3\n")
+    assert Cell(config, ()).key != key
+    directory.mark_resumed(config, 0, [])
+    assert directory.about()["resumed"][0]["versions"]["kept-a"] == "1.3"
+    assert "plugins" not in Cell(tiny(), ()).resolved
 
 
 # Looked at.

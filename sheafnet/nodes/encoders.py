@@ -8,7 +8,8 @@ restriction maps then see sections of one scale.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -154,6 +155,29 @@ def _refuse_shared(code: Code[EncoderKind], built: "nn.Module", node: str) -> No
                 f"node {node}",
             )
         setattr(parameter, _BUILT_FOR, node)
+
+
+@contextmanager
+def keeping_buffers(code: Code[EncoderKind], module: "nn.Module", place: str) -> Iterator[None]:
+    """Refuse a change of the buffers of `module`, which is not ours.
+
+    What a run keeps at its end are parameters; with other buffers than the built ones they would
+    be another encoder.
+
+    Raises:
+        PluginError: a buffer was replaced or changed in place.
+    """
+    held = dict(module.named_buffers())  # as long as it is held, no other tensor has its id
+    before = {(name, id(tensor), tensor._version) for name, tensor in held.items()}
+    yield
+    after = {(name, id(tensor), tensor._version) for name, tensor in module.named_buffers()}
+    if before != after:
+        name = min(before ^ after)[0]
+        raise code.refuse(
+            f"changed its buffer {name} in its forward, as BatchNorm does unless "
+            "track_running_stats=False; buffers have to stay as built",
+            place,
+        )
 
 
 def encoder_size(chosen: Named, shape: Shape, dim: int, node: str) -> Size:

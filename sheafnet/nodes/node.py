@@ -22,7 +22,7 @@ from sheafnet.method import Method
 from sheafnet.network.channel import Endpoint, Message
 from sheafnet.network.frame import Address, Kind, Phase
 from sheafnet.network.links import Links
-from sheafnet.nodes.encoders import build_encoder, find_encoder
+from sheafnet.nodes.encoders import build_encoder, find_encoder, keeping_buffers
 from sheafnet.nodes.fused import FusedClassifier
 from sheafnet.nodes.memory import Memory
 from sheafnet.nodes.neural import NeuralDual
@@ -186,7 +186,8 @@ class Node:
         """f_i of `sample`, (n, *shape), with its graph: (n, d_i).
 
         Raises:
-            PluginError: the encoder is somebody else's, and fails or gives another form.
+            PluginError: the encoder is somebody else's, and fails, draws from torch's global
+                generator, changes its buffers, or gives another form.
             DivergenceError: then too, where it gives NaN or infinity.
         """
         code = self.encoder_code
@@ -194,7 +195,10 @@ class Node:
             encoded: Tensor = self.encoder(sample)
             return encoded
         place = f"node {self.spec.id}, {when}"
-        with code.computing("its forward", self.device, place):
+        with (
+            keeping_buffers(code, self.encoder, place),
+            code.computing("its forward", self.device, place),
+        ):
             found = self.encoder(sample)
         section = code.tensor(found, (len(sample), self.spec.dim), self.device, place)
         if not bool(torch.isfinite(section).all()):
@@ -262,6 +266,7 @@ class Node:
     def parameters(self) -> dict[str, FloatArray]:
         """Every parameter by name: ``encoder.*``, ``restriction.<edge>``, ``dual.<edge>.*``.
 
+        Buffers are not among them: those of an encoder stay as it was built.
         A single space has no restriction maps, a network without estimates no dual maps; the hub
         of concat-supervised has ``head.*`` beside them, and a neural dual map is ``neural.*``.
         """
