@@ -11,9 +11,10 @@ import importlib
 import importlib.metadata
 import os
 import re
+import signal
 import sys
 import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,14 +71,28 @@ class Code(Generic[T]):
         Raises:
             PluginError: it raised something; what sheafnet raises on purpose passes.
         """
-        try:
+        with guard((self,), doing, place):
             yield
-        except SheafnetError:
-            raise
-        except Exception as error:
-            if self.ours:
-                raise
-            raise self._failed(doing, place, error) from error
+
+    @contextmanager
+    def computing(self, doing: str, device: "torch.device", place: str) -> Iterator[None]:
+        """`guard` of what runs in a round, which must not draw from torch's global generators.
+
+        A process has one of these for all its nodes, so that what a node drew would depend on which
+        others it shares the process with (laws 1 and 5).
+
+        Raises:
+            PluginError: it raised something, or drew.
+        """
+        before = _generators(device)
+        with self.guard(doing, place):
+            yield
+        if not self.ours and _generators(device) != before:
+            raise self.refuse(
+                f"drew from torch's global generator in {doing}, as Dropout does: results would "
+                "depend on what else the process computes",
+                place,
+            )
 
     def refuse(self, what: str, place: str) -> PluginError:
         """The error, to be raised, that the code gave back what it must not."""
@@ -133,16 +148,41 @@ class Code(Generic[T]):
         )
 
     def _failed(self, doing: str, place: str, error: BaseException) -> PluginError:
-        what = f"{type(error).__name__}: {error}".rstrip(": .")
-        return PluginError(
-            f"{place}: {self._whose()} failed in {doing}: {what} ({_where(error, self.path)}). "
-            f"{_REMEDY}"
-        )
+        return _failure((self,), doing, place, error)
 
     def _whose(self) -> str:
-        whose = self.distribution or _distribution_of(_package(self.path))
+        whose = self.distribution or distribution_of(self.path)
         source = ", ".join(part for part in (self.path, whose) if part and part != self.name)
         return f"the {self.noun} {self.name!r}{source and f' ({source})'}"
+
+
+@contextmanager
+def guard(codes: Sequence[Code[Any]], doing: str, place: str) -> Iterator[None]:
+    """`Code.guard` of what several have a part in: blamed are those of whose files a frame failed.
+
+    Raises:
+        PluginError: something was raised that is not of sheafnet; names all, where no frame tells.
+    """
+    try:
+        yield
+    except SheafnetError:
+        raise
+    except (Exception, SystemExit) as error:
+        others = [code for code in codes if not code.ours]
+        if not others or _of_a_signal(error):
+            raise
+        guilty = [code for code in others if _frames(error, code.path)]
+        raise _failure(guilty or others, doing, place, error) from error
+
+
+def _failure(
+    codes: Sequence[Code[Any]], doing: str, place: str, error: BaseException
+) -> PluginError:
+    what = f"{type(error).__name__}: {error}".rstrip(": .")
+    whose = " or ".join(code._whose() for code in codes)
+    return PluginError(
+        f"{place}: {whose} failed in {doing}: {what} ({_where(error, codes[0].path)}). {_REMEDY}"
+    )
 
 
 _REMEDY = "It is no code of sheafnet: mend it there, or tell its authors."
@@ -197,6 +237,13 @@ class Group(Generic[T]):
         """The entry points of installed distributions, by name; none of them is loaded."""
         return sorted(importlib.metadata.entry_points(group=self.name), key=lambda e: e.name)
 
+    def distribution_of(self, name: str) -> str:
+        """Name and version of what installed `name`; empty if unknown. Nothing is loaded."""
+        if ":" in name:
+            return distribution_of(name)
+        found = [e for e in self.installed() if e.name == name and e.dist is not None]
+        return distribution(found[0]) if found else ""
+
     def trouble(self, entry: EntryPoint) -> str | None:
         """Why `entry` can never be used by its name; None if it can."""
         if entry.name in self.own:
@@ -246,6 +293,8 @@ class Group(Generic[T]):
                 raise code._failed("its import", place, error) from error
             raise ConfigError(f"{place}: {code._whose()}: {_nowhere(module)}") from None
         except (Exception, SystemExit) as error:
+            if _of_a_signal(error):
+                raise
             raise code._failed("its import", place, error) from error
 
     def _offers(self, module: object) -> str:
@@ -271,16 +320,33 @@ def distribution(entry: EntryPoint) -> str:
     return "an unknown distribution" if found is None else f"{found.name} {found.version}"
 
 
+def distribution_of(path: str) -> str:
+    """Name and version of what installed a module, or ``module:attribute``; empty if unknown."""
+    return _distribution_of(_package(path))
+
+
 def problem_of_import(module: str) -> str | None:
     """Why a module of ``imports`` cannot be imported in this process; None if it can."""
     try:
         import_module(module)
-    except Exception as error:  # whatever the module raises is the user's to read
+    except (Exception, SystemExit) as error:  # whatever the module raises is the user's to read
+        if _of_a_signal(error):
+            raise
         return (
             f"imports: {module} cannot be imported: {type(error).__name__}: {error}. It has to be "
             "installed, or on PYTHONPATH, on every machine."
         )
     return None
+
+
+def _generators(device: "torch.device") -> list[bytes]:
+    """The states of torch's global generators from which code on `device` may draw."""
+    import torch
+
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return [state.numpy().tobytes() for state in states]
 
 
 def _nowhere(module: str) -> str:
@@ -294,13 +360,26 @@ def _where(error: BaseException, path: str) -> str:
     """File and line where `error` arose: the innermost frame of the plug-in's own package."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
+    frame = (_frames(error, path) or _frames(error))[-1]
+    return f"{frame.filename}:{frame.lineno}, in {frame.name}"
+
+
+def _frames(error: BaseException, path: str | None = None) -> list[traceback.FrameSummary]:
+    """The frames of `error` in files, outermost first; those of the package of `path`, if given."""
     frames = [
         f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")
     ]
+    if path is None:
+        return frames
     folders = _folders(_package(path), sys.modules)
-    own = [f for f in frames if any(f.filename.startswith(folder) for folder in folders)]
-    frame = (own or frames)[-1]
-    return f"{frame.filename}:{frame.lineno}, in {frame.name}"
+    return [f for f in frames if any(f.filename.startswith(folder) for folder in folders)]
+
+
+def _of_a_signal(error: BaseException) -> bool:
+    """Whether a handler of signals raised `error`, as Ray's raises SystemExit for SIGTERM."""
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = [getattr(handler, "__code__", None) for handler in handlers]
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _package(path: str) -> str:
@@ -317,7 +396,6 @@ def _folders(package: str, modules: Mapping[str, Any]) -> list[str]:
 
 @lru_cache
 def _distribution_of(package: str) -> str:
-    """Name and version of the distribution that has `package`; empty if none has."""
     names = importlib.metadata.packages_distributions().get(package, [])
     return f"{names[0]} {importlib.metadata.version(names[0])}" if names else ""
 

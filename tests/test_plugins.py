@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,27 @@ import pytest
 import yaml
 
 import sheafnet
-from sheafnet.errors import ConfigError, DatasetError, DivergenceError, PluginError, SheafnetError
+from sheafnet.errors import (
+    ConfigError,
+    DatasetError,
+    DivergenceError,
+    Interrupted,
+    PluginError,
+    SheafnetError,
+)
 from sheafnet.network.profiles import PROFILES, profiles_of
 from sheafnet.nodes.encoders import find_encoder
 from sheafnet.report.retrieved import retrieved
 from sheafnet.runtime import doctor
 from sheafnet.runtime.foreign import problem_of, references
 from sheafnet.runtime.plan import Plan
+from sheafnet.runtime.rundir import RunDirectory
+from sheafnet.studies.cells import Cell
 from sheafnet.studies.figures import figures_of, headline
 from tests.conftest import MakeConfig, of_phase
 from tests.test_docs import DOCS, blocks
 
+EXACT = ("training.exchange_gradients=true", "training.reconstruction_gradient=full")
 QUICK = ("training.rounds=1", "inference.rounds=1")
 
 
@@ -240,6 +251,10 @@ def test_what_a_run_names_of_others_is_known_without_looking(tiny: MakeConfig) -
 # Blamed.
 
 FAILING = '''
+import os
+import signal
+import sys
+
 import numpy as np
 from sheafnet import DatasetInfo, EncoderKind, EstimatorKind, Model, ObjectiveKind
 from sheafnet.datasets.synthetic import INFO
@@ -254,16 +269,35 @@ def at(place, how, good, bad=None):
     return bad(good) if how.startswith(place + " ") else good
 
 def build(shape, dim, options):
+    import torch
     from torch import nn
+    class Back(torch.autograd.Function):
+        @staticmethod
+        def forward(context, section):
+            context.calls = 0
+            return section.clone()
+        @staticmethod
+        def backward(context, gradient):
+            context.calls += 1
+            return at(f"backward {context.calls}", options.how, gradient)
     class Flat(nn.Module):
         def __init__(self):
             super().__init__()
             self.linear = nn.Linear(shape[0], dim)
+            self.norm = nn.BatchNorm1d(dim) if options.how == "forward buffer" else None
         def forward(self, sample):
             bad = {"forward shape": lambda h: h[:, 1:], "forward dtype": lambda h: h.double(),
-                   "forward nan": lambda h: h / 0, "forward list": lambda h: [h]}
+                   "forward nan": lambda h: h / 0, "forward list": lambda h: [h],
+                   "forward dropout": nn.Dropout(0.5), "forward buffer": self.norm,
+                   "forward exit": lambda h: sys.exit("no"),
+                   "forward signal": lambda h: os.kill(os.getpid(), signal.SIGTERM)}
+            if options.how.startswith("backward"):
+                return Back.apply(self.linear(sample))
             return at("forward", options.how, self.linear(sample), bad.get(options.how))
-    return at("build", options.how, Flat(), lambda _: "no module")
+    bad = {"build module": lambda _: "no module", "build shared": lambda m: SHARED.setdefault(0, m)}
+    return at("build", options.how, Flat(), bad.get(options.how))
+
+SHARED = {}
 
 ENCODER = EncoderKind("e", Options, build, lambda shape: None)
 
@@ -302,7 +336,8 @@ DATA = DatasetInfo("d", "s", "signal", "s", "l", "c", Options, Data)
 def estimate(answers, rows, moments, options):
     mean = moments.mean_section.expand(rows, -1)
     bad = {"estimate shape": lambda h: h[1:], "estimate nan": lambda h: h / 0,
-           "estimate none": lambda h: None}
+           "estimate none": lambda h: None,
+           "estimate drawn": lambda h: h + h.new_empty(1).normal_()}
     return at("estimate", options.how, mean, bad.get(options.how))
 
 ESTIMATOR = EstimatorKind(estimate, Options)
@@ -314,7 +349,7 @@ def loss(section, pairs, options):
         hidden.zero_()
         return term
     bad = {"loss shape": lambda t: t[None], "loss nan": lambda t: t / 0,
-           "loss float": lambda t: 1.0}
+           "loss float": lambda t: 1.0, "loss drawn": lambda t: t * t.new_empty(()).uniform_()}
     return at("loss", options.how, section.square().mean(), bad.get(options.how))
 
 OBJECTIVE = ObjectiveKind(loss, Options)
@@ -326,11 +361,18 @@ MINE = "KeyError: 'a mistake of mine' ("
 BLAMED = [
     (ENCODER, "build", f"node a: the encoder 'failing:ENCODER' failed in its build: {MINE}"),
     (ENCODER, "build module", "node a: the encoder 'failing:ENCODER' built no torch.nn.Module"),
+    (ENCODER, "build shared", "node b: the encoder 'failing:ENCODER' built a module whose "
+     "parameter linear.weight it had built before, for node a; each build has to make a new "
+     "module"),
     (ENCODER, "forward", "node a, train round 0: the encoder 'failing:ENCODER' failed in its "
      f"forward: {MINE}"),
     (ENCODER, "forward shape", "gave the shape (16, 7); it has to be (16, 8)"),
     (ENCODER, "forward dtype", "gave a tensor of torch.float64; it has to be float32"),
     (ENCODER, "forward list", "gave a list, where a tensor belongs"),
+    (ENCODER, "forward dropout", "node a, train round 0: the encoder 'failing:ENCODER' drew from "
+     "torch's global generator in its forward"),
+    (ENCODER, "forward buffer", "changed its buffer norm.num_batches_tracked in its forward"),
+    (ENCODER, "forward exit", "'failing:ENCODER' failed in its forward: SystemExit: no ("),
     (DATA, "open", f"tiny: the data set 'failing:DATA' failed in its open: {MINE}"),
     (DATA, "open classes", "gave 1 as classes; it takes a whole number from 2"),
     (DATA, "size", "gave None as size('test'); it takes a whole number from 0"),
@@ -354,6 +396,8 @@ BLAMED = [
      f"{MINE}"),
     (OBJECTIVE, "loss shape", "gave the shape (1,); it has to be ()"),
     (OBJECTIVE, "loss float", "gave a float, where a tensor belongs"),
+    (ESTIMATOR, "estimate drawn", "drew from torch's global generator in its estimate"),
+    (OBJECTIVE, "loss drawn", "drew from torch's global generator in its loss"),
     (OBJECTIVE, "inplace", "the objective 'failing:OBJECTIVE' failed in the backward pass: "
      "RuntimeError: one of the variables"),
 ]  # fmt: skip
@@ -387,6 +431,62 @@ def test_what_fails_says_whose_code_it_is(
         assert (about["status"], about["error"]) == ("failed", message)
 
 
+def of_node(node: int, how: str) -> str:
+    """The override that has the encoder of one node fail."""
+    return f"nodes.{node}={{id: {'abcd'[node]}, encoder: {{name: 'failing:ENCODER', how: {how}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("node", "how", "more"),
+    [
+        (1, "backward 1", ["training.objective=other:O"]),
+        (1, "backward 2", [*EXACT, "training.objective=other:O"]),
+        (1, "backward 1", ["method=local"]),
+        (0, "backward 1", ["method={name: concat-supervised, hub: a}"]),
+        (1, "backward 1", ["method={name: concat-supervised, hub: a}"]),
+    ],
+    ids=["own", "returned", "alone", "hub", "sensor"],
+)
+def test_a_failing_backward_is_blamed_under_every_method(
+    module, tiny: MakeConfig, node: int, how: str, more: list[str]
+) -> None:
+    """On the encoder, whose frame it is, and not on the objective that is there too."""
+    module("failing", FAILING)
+    kind = "ObjectiveKind(lambda section, *_: 0 * section.sum())"
+    module("other", f"from sheafnet import ObjectiveKind\nO = {kind}")
+    data = "dataset={name: multiple-features}"
+    config = tiny(*QUICK, data, "evaluation.support=200", of_node(node, how), *more)
+    with pytest.raises(PluginError) as failed:
+        sheafnet.simulate(config, run_dir="run")
+    whose = f"node {'abcd'[node]}, train round 0: the encoder 'failing:ENCODER' failed"
+    assert str(failed.value).startswith(f"{whose} in the backward pass: {MINE}")
+
+
+def test_where_no_frame_tells_whose_backward_failed_both_are_named(
+    module, tiny: MakeConfig
+) -> None:
+    module("failing", FAILING)
+    module("other", "from failing import ENCODER as E")
+    config = tiny(*QUICK, "defaults.node.encoder=other:E", chosen(OBJECTIVE, "inplace"))
+    with pytest.raises(PluginError) as failed:
+        sheafnet.simulate(config, run_dir="run")
+    assert (
+        "the encoder 'other:E' or the objective 'failing:OBJECTIVE' failed in the backward"
+        in str(failed.value)
+    )
+
+
+def test_a_signal_in_the_code_of_others_interrupts(module, tiny: MakeConfig) -> None:
+    """With a handler as Ray installs it in the process that starts a run."""
+    module("failing", FAILING)
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+    try:
+        with pytest.raises(Interrupted):
+            sheafnet.simulate(tiny(*QUICK, chosen(ENCODER, "forward signal")), run_dir="run")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize(
     ("key", "how"), [(ENCODER, "forward nan"), (OBJECTIVE, "loss nan")], ids=["forward", "loss"]
 )
@@ -416,6 +516,9 @@ def test_a_check_and_an_import_that_fail(module, tiny: MakeConfig) -> None:
         with pytest.raises(PluginError) as failed:
             Plan.open(tiny("defaults.node.encoder=bad_import:E"))
         assert f"failed in its import: {words.format(path=path)}" in str(failed.value)
+    module("bad_exit", "raise SystemExit('no')")
+    with pytest.raises(ConfigError, match="bad_exit cannot be imported: SystemExit: no"):
+        Plan.open(tiny("imports=[bad_exit]"))
 
 
 def test_errors_that_a_plugin_raises_on_purpose_are_reported_as_ours(
@@ -463,9 +566,8 @@ def test_an_objective_sees_what_is_there_anyway_and_nothing_crosses_for_it(
         "    return 0 * section.sum()\n"
         "O = ObjectiveKind(loss)",
     )
-    exact = ("training.exchange_gradients=true", "training.reconstruction_gradient=full")
     told = [
-        sheafnet.simulate(tiny(*exact, *more), run_dir=f"run{len(more)}").summary
+        sheafnet.simulate(tiny(*EXACT, *more), run_dir=f"run{len(more)}").summary
         for more in ((), ("training.objective=watching:O",))
     ]
     assert told[0].communication == told[1].communication
@@ -498,6 +600,35 @@ def test_estimators_of_plugins_are_measured_under_every_method(
     found = sheafnet.simulate(config, run_dir="run").summary.missing.estimators
     assert found["failing:ESTIMATOR"] == found["train-mean"]
     assert found["ridge"].accuracy is not None
+
+
+# Kept.
+
+
+def test_versions_of_plugins_are_kept_and_tell_runs_of_a_study_apart(
+    module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: MakeConfig
+) -> None:
+    """Those of entry points, of paths and of imports; nothing is loaded for it."""
+    for name in ("kept_a", "kept_b", "kept_c", "kept_nowhere"):
+        module(name, "raise SystemExit('loaded')")
+    site = tmp_path / "site"
+    install(site, "kept-a", links="kept = kept_a:L")
+    for letter in "bc":
+        install(site, f"kept-{letter}")
+        (site / f"kept_{letter}-1.2.dist-info" / "top_level.txt").write_text(f"kept_{letter}\n")
+    monkeypatch.syspath_prepend(site)
+    paths = ("edges.0.link=kept_b:L", "edges.1.link=kept_nowhere:L", "imports=[kept_c]")
+    config = tiny("defaults.edge.link=kept", *paths)
+    directory = RunDirectory.create(config, "run")
+    told = {k: v for k, v in directory.about()["versions"].items() if k.startswith("kept")}
+    assert told == {"kept-a": "1.2", "kept-b": "1.2", "kept-c": "1.2"}
+    key = Cell(config, ()).key
+    assert key == Cell(config, ()).key
+    (site / "kept_a-1.2.dist-info" / "METADATA").write_text("Name: kept-a\nVersion: 1.3\n")
+    assert Cell(config, ()).key != key
+    directory.mark_resumed(config, 0, [])
+    assert directory.about()["resumed"][0]["versions"]["kept-a"] == "1.3"
+    assert "plugins" not in Cell(tiny(), ()).resolved
 
 
 # Looked at.

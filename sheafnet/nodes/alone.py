@@ -23,6 +23,7 @@ def train_alone(node: Node, round_: int, records: list[TrainRecord]) -> Program:
 
     Raises:
         DivergenceError: the loss is NaN or infinite.
+        PluginError: the code of a plug-in fails.
     """
     yield from ()
     if node.asleep("train", round_):
@@ -34,7 +35,7 @@ def train_alone(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     first, second = (node.encode(masked(sample, generator), when) for _ in range(2))
     loss = contrastive_loss(first, second, node.config.training.temperature)
     refuse_divergence(loss, f"node {node.spec.id}", round_)
-    loss.backward()  # type: ignore[no-untyped-call]
+    node.backward([loss], when)
     with torch.no_grad():
         node.moments.update(node.encode(sample, when), [])
     records.append(

@@ -8,7 +8,8 @@ restriction maps then see sections of one scale.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -43,7 +44,8 @@ class EncoderKind:
         name: what the YAML calls it where it is registered; otherwise the entry point's name, or
             its path.
         options: its options as a frozen model.
-        build: (shape, d_i, options) -> torch module.
+        build: (shape, d_i, options) -> torch module, a new one each time, whose forward draws
+            nothing from torch's global generator.
         check: (shape) -> what is wrong with that shape, or None.
         size: (shape, d_i, options) -> `Size`, for the memory that a run is estimated to need; by
             default nothing is counted.
@@ -118,7 +120,8 @@ def build_encoder(chosen: Named, shape: Shape, dim: int, node: str) -> "nn.Modul
 
     Raises:
         ConfigError: as `check_encoder` does.
-        PluginError: it is somebody else's, and fails or is no torch module.
+        PluginError: it is somebody else's, and fails, is no torch module, or shares parameters with
+            one that was built before.
     """
     from torch import nn
 
@@ -128,7 +131,53 @@ def build_encoder(chosen: Named, shape: Shape, dim: int, node: str) -> "nn.Modul
         built = code.value.build(shape, dim, options)
     if not isinstance(built, nn.Module):
         raise code.refuse("built no torch.nn.Module", where)
+    if not code.ours:
+        _refuse_shared(code, built, node)
     return built
+
+
+_BUILT_FOR = "_sheafnet_node"
+"""An attribute of a parameter, which lives as long as that: the node that it was built for."""
+
+
+def _refuse_shared(code: Code[EncoderKind], built: "nn.Module", node: str) -> None:
+    """Refuse a module that learns by parameters of one that was built before.
+
+    Nodes in one process would learn as one, and others would not (laws 1 and 3).
+    """
+    learned = {name: p for name, p in built.named_parameters() if p.requires_grad}
+    for name, parameter in learned.items():
+        other = getattr(parameter, _BUILT_FOR, None)
+        if other is not None:
+            raise code.refuse(
+                f"built a module whose parameter {name} it had built before, for node {other}; "
+                "each build has to make a new module",
+                f"node {node}",
+            )
+        setattr(parameter, _BUILT_FOR, node)
+
+
+@contextmanager
+def keeping_buffers(code: Code[EncoderKind], module: "nn.Module", place: str) -> Iterator[None]:
+    """Refuse a change of the buffers of `module`, which is not ours.
+
+    What a run keeps at its end are parameters; with other buffers than the built ones they would
+    be another encoder.
+
+    Raises:
+        PluginError: a buffer was replaced or changed in place.
+    """
+    held = dict(module.named_buffers())  # as long as it is held, no other tensor has its id
+    before = {(name, id(tensor), tensor._version) for name, tensor in held.items()}
+    yield
+    after = {(name, id(tensor), tensor._version) for name, tensor in module.named_buffers()}
+    if before != after:
+        name = min(before ^ after)[0]
+        raise code.refuse(
+            f"changed its buffer {name} in its forward, as BatchNorm does unless "
+            "track_running_stats=False; buffers have to stay as built",
+            place,
+        )
 
 
 def encoder_size(chosen: Named, shape: Shape, dim: int, node: str) -> Size:

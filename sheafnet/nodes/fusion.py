@@ -28,6 +28,7 @@ def train_fused(node: Node, round_: int, records: list[TrainRecord]) -> Program:
 
     Raises:
         DivergenceError: the loss is NaN or infinite.
+        PluginError: the code of a plug-in fails.
     """
     expected = _from_all(node, Kind.GRADIENT if node.fused is None else Kind.PROJECTION, round_)
     if node.asleep("train", round_):
@@ -40,7 +41,7 @@ def train_fused(node: Node, round_: int, records: list[TrainRecord]) -> Program:
             node.endpoint.send(channel, Kind.PROJECTION, round_, array_of(section))
         mail = yield expected
         for message in mail.values():
-            section.backward(node.tensor(message.array))  # type: ignore[no-untyped-call]
+            node.backward([section], f"train round {round_}", [node.tensor(message.array)])
     else:
         mail = yield expected
         loss = _classify(node, node.fused, section, mail, round_)
@@ -69,7 +70,7 @@ def _classify(
             parts[channel.other(node.spec.index)] = there
     loss = fused.loss(torch.cat(parts, dim=1), fused.labels("train", node.batch(round_)))
     refuse_divergence(loss, f"node {node.spec.id}, the hub", round_)
-    loss.backward()  # type: ignore[no-untyped-call]
+    node.backward([loss], f"train round {round_}")
     for channel in node.trained:
         gradient = parts[channel.other(node.spec.index)].grad
         if gradient is not None:

@@ -22,13 +22,14 @@ from sheafnet.method import Method
 from sheafnet.network.channel import Endpoint, Message
 from sheafnet.network.frame import Address, Kind, Phase
 from sheafnet.network.links import Links
-from sheafnet.nodes.encoders import build_encoder, find_encoder
+from sheafnet.nodes.encoders import build_encoder, find_encoder, keeping_buffers
 from sheafnet.nodes.fused import FusedClassifier
 from sheafnet.nodes.memory import Memory
 from sheafnet.nodes.neural import NeuralDual
 from sheafnet.nodes.objective_kind import open_objective
 from sheafnet.nodes.optimizer import Optimizer
 from sheafnet.nodes.probe import LinearProbe
+from sheafnet.plugins import Code, guard
 from sheafnet.seeds import derive
 from sheafnet.sheaf.calibration import Calibration
 from sheafnet.sheaf.estimator_kind import open_estimators
@@ -185,7 +186,8 @@ class Node:
         """f_i of `sample`, (n, *shape), with its graph: (n, d_i).
 
         Raises:
-            PluginError: the encoder is somebody else's, and fails or gives another form.
+            PluginError: the encoder is somebody else's, and fails, draws from torch's global
+                generator, changes its buffers, or gives another form.
             DivergenceError: then too, where it gives NaN or infinity.
         """
         code = self.encoder_code
@@ -193,12 +195,34 @@ class Node:
             encoded: Tensor = self.encoder(sample)
             return encoded
         place = f"node {self.spec.id}, {when}"
-        with code.guard("its forward", place):
+        with (
+            keeping_buffers(code, self.encoder, place),
+            code.computing("its forward", self.device, place),
+        ):
             found = self.encoder(sample)
         section = code.tensor(found, (len(sample), self.spec.dim), self.device, place)
         if not bool(torch.isfinite(section).all()):
             raise code.diverged(place)
         return section
+
+    def backward(
+        self,
+        outputs: Sequence[Tensor],
+        when: str,
+        gradients: Sequence[Tensor] | None = None,
+        *,
+        retain: bool = False,
+    ) -> None:
+        """Gather the gradient of `outputs`, scalars or with `gradients` of a loss given for each.
+
+        Raises:
+            PluginError: the code of a plug-in fails.
+        """
+        codes: list[Code[Any]] = [self.encoder_code]
+        if self.objective is not None:
+            codes.append(self.objective.code)
+        with guard(codes, "the backward pass", f"node {self.spec.id}, {when}"):
+            torch.autograd.backward(outputs, gradients, retain_graph=retain)
 
     @torch.no_grad()
     def labelled(self, split: Split, events: Events) -> Labelled:
@@ -242,6 +266,7 @@ class Node:
     def parameters(self) -> dict[str, FloatArray]:
         """Every parameter by name: ``encoder.*``, ``restriction.<edge>``, ``dual.<edge>.*``.
 
+        Buffers are not among them: those of an encoder stay as it was built.
         A single space has no restriction maps, a network without estimates no dual maps; the hub
         of concat-supervised has ``head.*`` beside them, and a neural dual map is ``neural.*``.
         """

@@ -54,10 +54,11 @@ class Objective:
         """The terms as a scalar; arguments as of `ObjectiveKind`, and node and round.
 
         Raises:
-            PluginError: it fails, or gives anything but a scalar of float32.
+            PluginError: it fails, draws from torch's global generator, or gives anything but a
+                scalar of float32.
             DivergenceError: it gives NaN or infinity.
         """
-        with self.code.guard("its loss", place):
+        with self.code.computing("its loss", section.device, place):
             found = self.code.value.loss(section, pairs, self.options)
         term = self.code.tensor(found, (), section.device, place)
         if not bool(term.isfinite()):

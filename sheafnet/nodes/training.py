@@ -113,9 +113,7 @@ def _descend(
             term = node.objective.loss(section, pairs, place)
             beside, loss = float(term.detach()), loss + term
         exchange = node.config.training.exchange_gradients
-        whose = node.encoder_code if node.objective is None else node.objective.code
-        with whose.guard("the backward pass", place):
-            loss.backward(retain_graph=exchange)  # type: ignore[no-untyped-call]
+        node.backward([loss], f"train round {round_}", retain=exchange)
     return terms, beside
 
 
@@ -138,7 +136,8 @@ def _exchange_gradients(
         if edge.index in mail
     ]
     if returned:
-        torch.autograd.backward([p for p, _ in returned], [g for _, g in returned])
+        outputs, gradients = zip(*returned, strict=True)
+        node.backward(outputs, f"train round {round_}", gradients)
     return len(expected) - len(returned)
 
 

@@ -16,7 +16,7 @@ from sheafnet.nodes.encoders import GROUP as ENCODER_GROUP
 from sheafnet.nodes.encoders import find_encoder
 from sheafnet.nodes.objective_kind import GROUP as OBJECTIVE_GROUP
 from sheafnet.nodes.objective_kind import find_objective
-from sheafnet.plugins import Code, Group, problem_of_import
+from sheafnet.plugins import Code, Group, distribution_of, problem_of_import
 from sheafnet.sheaf.estimator_kind import GROUP as ESTIMATOR_GROUP
 from sheafnet.sheaf.estimator_kind import find_estimator
 
@@ -50,6 +50,18 @@ def references(config: Config) -> tuple[Reference, ...]:
     """What `config` names of others, each once; nothing is looked up."""
     found = {(r.noun, r.name): r for r in reversed(list(_named(config)))}
     return tuple(reversed(found.values()))
+
+
+def distributions(config: Config) -> dict[str, str]:
+    """Versions of what installed the code of others that `config` names, where that is known.
+
+    By name of the distribution. Nothing is loaded.
+    """
+    groups = {group.noun: group for group in GROUPS}
+    found = {groups[noun].distribution_of(name) for noun, _, name in references(config)}
+    found |= {distribution_of(module) for module in config.imports}
+    pairs = (each.rpartition(" ") for each in sorted(found - {""}))
+    return {name: version for name, _, version in pairs}
 
 
 def problem_of(imports: Sequence[str], named: Sequence[tuple[str, str, str]]) -> str | None:

@@ -38,6 +38,7 @@ from sheafnet import document
 from sheafnet.config import Config, load_config
 from sheafnet.errors import ConfigError, RunDirectoryError
 from sheafnet.runtime.files import make_folder, replace_file
+from sheafnet.runtime.foreign import distributions
 from sheafnet.runtime.summary import Pilot
 from sheafnet.validation import nearest
 from sheafnet.version import __version__
@@ -95,7 +96,7 @@ class RunDirectory:
                     "seed": config.run.seed,
                     "config": directory._config_digest(),
                     "started": _now(),
-                    "versions": versions(),
+                    "versions": distributions(config) | versions(),
                 }
             )
             for name in _LOGS:
@@ -181,14 +182,14 @@ class RunDirectory:
             overrides = ["run.address=null", "run.ports=null", *overrides]
         return load_config(self.path / "config.yaml", overrides)
 
-    def mark_resumed(self, done: int, refused: Sequence[str]) -> None:
-        """Note that the run goes on from the checkpoint after `done` stretches."""
+    def mark_resumed(self, config: Config, done: int, refused: Sequence[str]) -> None:
+        """Note that the run of `config` goes on from the checkpoint after `done` stretches."""
         about = self.about()
         note = {
             "at": _now(),
             "stretches_done": done,
             "refused": list(refused),
-            "versions": versions(),
+            "versions": distributions(config) | versions(),
         }
         self.mark(
             "running",

@@ -126,7 +126,8 @@ def resume(
         plan = Plan.open(directory.resumable(overrides))
         with _machines(plan) as machines:
             checkpoint, refused = Checkpoints(directory.path).newest()
-            directory.mark_resumed(0 if checkpoint is None else checkpoint.number, refused)
+            done = 0 if checkpoint is None else checkpoint.number
+            directory.mark_resumed(plan.config, done, refused)
             run = _Run(plan, directory, machines, begin, on_start, on_progress)
             return run.to_its_end(checkpoint)
 
@@ -217,7 +218,7 @@ class _Run:
                 checkpoint, refused = Checkpoints(path).newest()
                 if goes_on:
                     done = 0 if checkpoint is None else checkpoint.number
-                    directory.mark_resumed(done, refused)
+                    directory.mark_resumed(plan.config, done, refused)
                 summary = pilot._go(checkpoint).summary
             else:  # killed after its end
                 summary = Summary.model_validate(ran)

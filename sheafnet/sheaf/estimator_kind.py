@@ -47,10 +47,11 @@ class OpenedEstimator:
         """The missing sections, (rows, d_i); arguments as of `EstimatorKind`, and node and round.
 
         Raises:
-            PluginError: it fails, or gives anything but finite float32 of that shape.
+            PluginError: it fails, draws from torch's global generator, or gives anything but
+                finite float32 of that shape.
         """
         mean = moments.mean_section
-        with self.code.guard("its estimate", place):
+        with self.code.computing("its estimate", mean.device, place):
             found = self.code.value.estimate(answers, rows, moments, self.options)
         guess = self.code.tensor(found, (rows, len(mean)), mean.device, place).detach()
         if not bool(guess.isfinite().all()):

@@ -1,9 +1,10 @@
 """A cell of a study: one configuration, one run, one small file that keeps what it measured.
 
-A cell is known by a hash of its resolved configuration and the version of sheafnet, so a study
-that broke off goes on where it stopped, and another study in the same folder shares its runs.
-What the hash cannot see is the content of data files and of encoders of one's own. A cell that is
-run for its times is known by the machine and the placement too.
+A cell is known by a hash of its resolved configuration and the versions of sheafnet and of the
+distributions whose plug-ins it names, so a study that broke off goes on where it stopped, and
+another study in the same folder shares its runs. What the hash cannot see is the content of data
+files and of code of one's own that nothing installed. A cell that is run for its times is known by
+the machine and the placement too.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from sheafnet.config import Config, ConfigSource, load_config
 from sheafnet.datasets import with_absolute_paths
 from sheafnet.errors import ConfigError
 from sheafnet.network.frame import Phase
+from sheafnet.runtime.foreign import distributions
 from sheafnet.runtime.machines import usable_cores
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.rundir import RunDirectory
@@ -52,6 +54,8 @@ class Cell:
     def resolved(self) -> dict[str, Any]:
         """Everything that can change a figure, as plain values."""
         values = self.config.model_dump(mode="json")
+        if plugins := distributions(self.config):
+            values["plugins"] = plugins
         if self.timed:
             return values | {"machine": [platform.node(), usable_cores()]}
         return values | {"run": {"seed": self.config.run.seed}}
