@@ -27,7 +27,7 @@ from sheafnet.errors import ConfigError
 from sheafnet.faults import FaultsConfig, Probability
 from sheafnet.shipped import find
 from sheafnet.validation import Model as Model
-from sheafnet.validation import check_model
+from sheafnet.validation import check_model, nearest
 
 Positive = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "float16", "bfloat16", "int8", "int8-row", "int8-channel"]
@@ -315,6 +315,13 @@ class InferenceConfig(Model):
         own = (n for n in OUR_ESTIMATORS if n not in ON_REQUEST or getattr(self, ON_REQUEST[n]))
         return (*own, *(chosen.name for chosen in self.estimators))
 
+    @field_validator("estimators", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"takes a list: write [{value}]")
+        return value
+
     @field_validator("estimators")
     @classmethod
     def _of_different_names(cls, value: tuple[Named, ...]) -> tuple[Named, ...]:
@@ -337,9 +344,9 @@ class InferenceConfig(Model):
     def _a_known_one(cls, value: str, info: ValidationInfo) -> str:
         plugins = [chosen.name for chosen in info.data.get("estimators", ())]
         if "estimators" in info.data and value not in (*OUR_ESTIMATORS, *plugins):
-            known = ", ".join(map(repr, (*OUR_ESTIMATORS, *plugins)))
             raise ValueError(
-                f"must be one of {known}; list one of a plug-in in inference.estimators"
+                f"no such estimator. {nearest(value, (*OUR_ESTIMATORS, *plugins))} "
+                "Those of plug-ins have to be listed in inference.estimators, too"
             )
         return value
 

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sheafnet.errors import ConfigError, DivergenceError, PluginError, SheafnetError
-from sheafnet.validation import nearest
+from sheafnet.validation import Model, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -283,6 +283,8 @@ class Group(Generic[T]):
                 f"{place}: {code._whose()} is {_a(value)}; it has to be an instance of "
                 f"{self.expects.__name__} (docs/plugins.md)."
             )
+        if wrong := _malformed(value):
+            raise ConfigError(f"{place}: {code._whose()}: {wrong} (docs/plugins.md).")
         return Code(self.noun, code.name, value, code.path, code.distribution)
 
     def _module(self, code: "Code[None]", module: str, place: str) -> Any:
@@ -347,6 +349,22 @@ def _generators(device: "torch.device") -> list[bytes]:
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
     return [state.numpy().tobytes() for state in states]
+
+
+_CALLED = ("build", "check", "size", "open", "loss", "estimate")
+
+
+def _malformed(kind: object) -> str | None:
+    """What of a kind has another form than is called and checked; None if nothing has."""
+    if not hasattr(kind, "options"):
+        return None  # a link, which is checked as it is made
+    options = kind.options
+    if not (isinstance(options, type) and issubclass(options, Model)):
+        return f"its options are {_a(options)}; they have to be a subclass of sheafnet.Model"
+    for name in _CALLED:
+        if not callable(part := getattr(kind, name, _malformed)):
+            return f"its {name} is {_a(part)}; it has to be a function"
+    return None
 
 
 def _nowhere(module: str) -> str:

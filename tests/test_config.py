@@ -117,7 +117,7 @@ BAD_VALUES = [
         "inference.diffusion_iterations = 256",
         "than 256",
     ),
-    ("inference: {estimator: magic}", 4, "inference.estimator = 'magic'", "'mean', 'ridge'"),
+    ("inference: {estimator: magic}", 4, "inference.estimator = 'magic'", "Known: mean, ridge"),
     ("evaluation: {gallery: 1}", 4, "evaluation.gallery = 1", "equal to 2 or 'all'"),
     (
         "evaluation: {gallery: some}",

@@ -132,12 +132,16 @@ def test_two_distributions_with_one_name_are_refused(
     module("pack_a", "")
     for name in ("pack-a", "pack-b"):
         install(tmp_path / "site", name, encoders=f"twin = {name.replace('-', '_')}:E")
+    install(tmp_path / "site", "pack-single", encoders="alone = single:E\nmlp = single:E")
     monkeypatch.syspath_prepend(tmp_path / "site")
     with pytest.raises(ConfigError, match="twin") as refused:
         Plan.open(tiny("defaults.node.encoder=twin"))
     assert "pack-a 1.2 (pack_a:E), pack-b 1.2 (pack_b:E)" in str(refused.value)
     check = doctor._checked("plug-ins", doctor._plugins)
     assert not check.well
+    for path in ("pack_a:E", "pack_b:E", "single:E"):  # each of them, whatever the others
+        assert f"is not asked. Name it by its path, {path}" in check.found
+    assert check.found.endswith("Usable: encoder alone (single:E, pack-single 1.2)")
 
 
 def test_doctor_lists_what_is_installed_without_loading_it(
@@ -154,7 +158,7 @@ def test_doctor_lists_what_is_installed_without_loading_it(
 WRONG = {
     "no module": ("nowhere_at_all:E", "there is no module nowhere_at_all. It has to be installed"),
     "no submodule": ("kinds.more:E", "there is no module kinds.more"),
-    "no attribute": ("kinds:EE", "kinds has no EE. It has E."),
+    "no attribute": ("kinds:EE", "kinds has no EE. It has E, DICT."),
     "another kind": ("kinds:O", "is an ObjectiveKind; it has to be an instance of EncoderKind"),
     "a class": ("kinds:Model", "is the class Model"),
     "no path": ("kinds/x.py:E", "write module:attribute, as in my_package.my_module:MY_ENCODER"),
@@ -164,6 +168,8 @@ KINDS = """
 from sheafnet import EncoderKind, Model, ObjectiveKind
 E = EncoderKind("e", Model, lambda *_: None, lambda _: None)
 O = ObjectiveKind(lambda *_: None)
+DICT = EncoderKind("odd", dict, lambda *_: None, lambda _: None)
+TEXT = ObjectiveKind("not callable")
 """
 
 
@@ -188,6 +194,8 @@ def test_what_leads_nowhere_is_the_configurations_fault(
         ("training.objective={name: kinds:O, wieght: 2}", "training.objective.wieght: unknown key"),
         ("inference.estimators=[kinds:E]", "it has to be an instance of EstimatorKind"),
         ("inference.estimators=[knn]", "no estimator is called 'knn'"),
+        ("defaults.node.encoder=kinds:DICT", "'kinds:DICT': its options are the class dict; they"),
+        ("training.objective=kinds:TEXT", "'kinds:TEXT': its loss is a str; it has to be a func"),
         ("edges.0.link=kinds:E", "edges.0.link: the link 'kinds:E' is an EncoderKind"),
     ],
 )
@@ -203,7 +211,9 @@ def test_every_kind_is_looked_up_and_refused(
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("inference.estimator=own:E", "list one of a plug-in in inference.estimators"),
+        ("inference.estimator=own:E", "have to be listed in inference.estimators, too."),
+        ("inference.estimator=rigde", "'rigde': no such estimator. Did you mean 'ridge'? Known: "),
+        ("inference.estimators=own:E", "'own:E': takes a list: write [own:E]."),
         ("inference.estimators=[ridge]", "ridge is sheafnet's own and measured anyway"),
         ("inference.estimators=['a.b:c', 'a.b:c']", "would have the same columns"),
         ("inference.estimators=[train_mean]", "train-mean and train_mean would have the same"),
@@ -309,11 +319,12 @@ CHECKING = EncoderKind("e", Options, build, checked)
 class Data:
     def __init__(self, options, topology, seed):
         self.how, self.data = options.how, INFO.open(INFO.options(classes=4), topology, seed)
-        self.classes, self.labels_per_edge = at("open", self.how, 4, lambda _: 1), True
+        self.classes = at("open", self.how, 4, lambda _: 1)
+        self.labels_per_edge = self.how != "distinct"
     def size(self, split):
         return None if self.how == "size" else self.data.size(split)
     def distinct(self, split):
-        return self.data.distinct(split)
+        return 10**9 if self.how == "distinct" else self.data.distinct(split)
     def modality(self, node):
         return "signal"
     def source(self, node):
@@ -376,6 +387,7 @@ BLAMED = [
     (DATA, "open", f"tiny: the data set 'failing:DATA' failed in its open: {MINE}"),
     (DATA, "open classes", "gave 1 as classes; it takes a whole number from 2"),
     (DATA, "size", "gave None as size('test'); it takes a whole number from 0"),
+    (DATA, "distinct", "gave 1,000,000,000 as distinct('train')"),
     (DATA, "source", f"node a: the data set 'failing:DATA' failed in source: {MINE}"),
     (DATA, "shape zero", "node a: the data set 'failing:DATA' has samples of shape (0,)"),
     (DATA, "samples", "node a, train split: the data set 'failing:DATA' failed in samples: "

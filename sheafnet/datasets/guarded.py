@@ -8,6 +8,10 @@ import numpy as np
 from sheafnet.datasets.base import Dataset, Events, Labels, Samples, Source, Split
 from sheafnet.plugins import Code
 
+MOST_DISTINCT = 10**7
+"""Events of a split that differ: whether each class occurs is found by reading their labels, unless
+labels are of edges."""
+
 
 class GuardedDataset:
     """Passes everything on, and says whose code it is that fails or gives another form.
@@ -40,7 +44,14 @@ class GuardedDataset:
         """As of `Dataset`."""
         with self._code.guard(f"distinct({split!r})", self._where):
             found = self._dataset.distinct(split)
-        return self._whole(found, 0, f"distinct({split!r})")
+        distinct = self._whole(found, 0, f"distinct({split!r})")
+        if distinct > MOST_DISTINCT and not self.labels_per_edge:
+            raise self._code.refuse(
+                f"gave {distinct:,} as distinct({split!r}); labels of so many events are read at "
+                f"once, which takes at most {MOST_DISTINCT:,}",
+                self._where,
+            )
+        return distinct
 
     def modality(self, node: int) -> str:
         """As of `Dataset`."""

@@ -73,15 +73,17 @@ def _packages() -> str:
 
 def _plugins() -> str:
     """The entry points of others; none of them is loaded."""
-    entries = [(group, entry) for group in GROUPS for entry in group.installed()]
-    for group, entry in entries:
-        trouble = group.trouble(entry)
-        if trouble is not None:
-            raise RuntimeError(
-                f"{trouble}; {distribution(entry)} is not asked. Name it by its path, {entry.value}"
-            )
-    told = [f"{group.noun} {e.name} ({e.value}, {distribution(e)})" for group, e in entries]
-    return ", ".join(told) or "none"
+    usable, troubles = [], []
+    for group, entry in [(kind, entry) for kind in GROUPS for entry in kind.installed()]:
+        trouble, whose = group.trouble(entry), distribution(entry)
+        if trouble is None:
+            usable.append(f"{group.noun} {entry.name} ({entry.value}, {whose})")
+        else:
+            troubles.append(f"{trouble}; {whose} is not asked. Name it by its path, {entry.value}")
+    told = ", ".join(usable) or "none"
+    if troubles:
+        raise RuntimeError(". ".join([*troubles, f"Usable: {told}"]))
+    return told
 
 
 def _torch() -> str:

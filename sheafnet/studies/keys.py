@@ -106,6 +106,8 @@ def resolve_key(given: str, option: str) -> str:
     ends = {".".join(part[k:]): key for key in known for part in [_words(key)] for k in range(4)}
     near = difflib.get_close_matches(".".join(words), [*ends], n=1, cutoff=0.6)
     hint = f" Did you mean {ends[near[0]]}?" if near else ""
+    if {"dataset", "encoder", "objective"} & set(given.split(".")[:-1]):
+        hint += " An option of a plug-in is varied with the whole mapping (docs/plugins.md)."
     raise ConfigError(
         f"{option}: {given}: no such key.{hint} docs/configuration.md lists all of them."
     )

@@ -38,6 +38,7 @@ def test_a_key_by_its_last_words(given: str, whole: str) -> None:
         ("weight", ["training.sheaf_weight", "training.contrastive_weight"]),
         ("temprature", ["no such key", "training.temperature"]),
         ("dataset.nose", ["no such key", "dataset.noise"]),
+        ("training.objective.weight", ["no such key", "varied with the whole mapping (docs/plug"]),
         ("oise", ["no such key"]),  # a part of a word is not a word
         ("qqq", ["no such key", "docs/configuration.md"]),
     ],
