@@ -24,7 +24,7 @@ def folder(tmp_path):
     for part, n in (("train", TRAIN), ("t10k", T10K)):
         images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
         images[:, 0, 0] = labels = (np.arange(n) % 10).astype(np.uint8)
-        packed = gzip.compress(idx(images))
+        packed = gzip.compress(idx(images), mtime=0)
         (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(packed)
         (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
     return tmp_path
@@ -88,7 +88,7 @@ BLANK = np.zeros((TRAIN, 28, 28), np.uint8)
         ("train-labels-idx1-ubyte", idx(BLANK[:, 0, 0] + 10), "label 10 in row 0"),
         ("train-images-idx3-ubyte", idx(BLANK[:, 1:]), r"\(27, 28\); expected 28 x 28"),
         ("train-images-idx3-ubyte.gz", b"no gzip", "cannot be read"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(idx(BLANK))[:-9], "cannot be read"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(BLANK), mtime=0)[:-9], "cannot be read"),
         ("t10k-labels-idx1-ubyte", bytes([0, 0, 8, 1]) + b"\xff" * 4, "expected 4294967303"),
     ],
 )
@@ -108,7 +108,7 @@ def test_missing_files_and_folders_are_named(folder, tmp_path):
 
 
 def test_too_few_digits_for_the_splits(folder):
-    damage(folder, "t10k-images-idx3-ubyte.gz", gzip.compress(idx(BLANK[:0])))
+    damage(folder, "t10k-images-idx3-ubyte.gz", gzip.compress(idx(BLANK[:0]), mtime=0))
     damage(folder, "t10k-labels-idx1-ubyte", idx(BLANK[:0, 0, 0]))
     with pytest.raises(DatasetError, match="leave no digit for test"):
         load_digits(str(folder))
