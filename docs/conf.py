@@ -29,7 +29,7 @@ nitpicky = True
 # page of the API leaves out.
 nitpick_ignore_regex = [
     ("py:class", r"(numpy|np|npt|torch|nn|pathlib|collections|typing|pydantic|sheafnet)\..*"),
-    ("py:class", r"_PydanticGeneralMetadata"),
+    ("py:class", r"_PydanticGeneralMetadata|Loss|Estimate"),
 ]
 
 myst_heading_anchors = 4

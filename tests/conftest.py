@@ -60,10 +60,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on real Ray actors run one after the other, in one of the parallel processes."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+    """Tests on real Ray actors run in two of the parallel processes, those of a file in one."""
+    on_actors = [item for item in items if item.get_closest_marker("ray")]
+    files = list(dict.fromkeys(item.path for item in on_actors))
+    for item in on_actors:
+        item.add_marker(pytest.mark.xdist_group(f"ray-{files.index(item.path) % 2}"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
