@@ -171,7 +171,7 @@ def test_workers_end_when_the_study_is_killed(network: Path, tmp_path: Path) -> 
         text=True,
     )
     assert process.stdout is not None
-    while "done=1" not in (line := process.stdout.readline()):
+    while ": 1/2 cells" not in (line := process.stdout.readline()):
         assert line
     workers = psutil.Process(process.pid).children()
     assert len(workers) == 1
