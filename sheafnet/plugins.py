@@ -25,14 +25,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from sheafnet.document import Key, Origin
 from sheafnet.errors import ConfigError, DivergenceError, PluginError, SheafnetError
-from sheafnet.validation import Model, nearest
+from sheafnet.validation import Model, check_model, nearest
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
 _PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+_NONE: Mapping[str, Any] = {}
 _FOUND: dict[tuple[str, str], Any] = {}
 """What was found of others, by group and name."""
 
@@ -93,6 +95,20 @@ class Code(Generic[T]):
                 "depend on what else the process computes",
                 place,
             )
+
+    def options(
+        self, given: Mapping[str, Any], source: str | Origin, prefix: Key, place: str
+    ) -> Model:
+        """The checked options of a kind that has some; `source` and `prefix` as of `check_model`.
+
+        Raises:
+            ConfigError: an option is unknown or wrong.
+            PluginError: the check is somebody else's, and fails.
+        """
+        kind: Any = self.value
+        with self.guard("its options", place):
+            checked: Model = check_model(kind.options, given, source=source, prefix=prefix)
+            return checked
 
     def refuse(self, what: str, place: str) -> PluginError:
         """The error, to be raised, that the code gave back what it must not."""
@@ -228,6 +244,22 @@ class Group(Generic[T]):
     def known(self, own: Collection[str]) -> list[str]:
         """`own`, and the names of installed plug-ins, to suggest."""
         return list(dict.fromkeys([*own, *(entry.name for entry in self.installed())]))
+
+    def named(self, name: str, place: str, own: Mapping[str, T] = _NONE) -> Code[T]:
+        """What is called `name` in `own`, which is sheafnet's, or by others.
+
+        Raises:
+            ConfigError: there is none.
+            PluginError: its module fails while it is imported.
+        """
+        if name in own:
+            return Code(self.noun, name, own[name])
+        found = self.find(name, place)
+        if found is None:
+            raise ConfigError(
+                f"{place}: no {self.noun} is called {name!r}. {self.unknown(name, own or self.own)}"
+            )
+        return found
 
     def unknown(self, name: str, own: Collection[str]) -> str:
         """What to say where nobody has `name`."""

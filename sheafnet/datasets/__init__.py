@@ -19,7 +19,6 @@ from sheafnet.datasets.info import DatasetInfo
 from sheafnet.errors import DatasetError, InputError
 from sheafnet.plugins import Code, Group
 from sheafnet.topology import Topology
-from sheafnet.validation import check_model
 
 __all__ = [
     "DATASETS",
@@ -77,10 +76,7 @@ def open_dataset(config: Config, topology: Topology) -> Dataset:
     """
     name, where = config.dataset.name, config.origin.locate("dataset")
     code = find_dataset(name, f"{where}: dataset.name = {name!r}")
-    with code.guard("its options", where):
-        options = check_model(
-            code.value.options, config.dataset.options, source=config.origin, prefix=("dataset",)
-        )
+    options = code.options(config.dataset.options, config.origin, ("dataset",), where)
     try:
         with code.guard("its open", where):
             opened = code.value.open(options, topology, config.run.seed)

@@ -7,7 +7,6 @@ Nothing is said of losses there, so that no named profile has any.
 from collections.abc import Mapping
 
 from sheafnet.config import Config, LinkConfig
-from sheafnet.errors import ConfigError
 from sheafnet.plugins import Code, Group
 from sheafnet.topology import Topology
 
@@ -93,12 +92,7 @@ def find_link(
         ConfigError: there is none.
         PluginError: its module fails while it is imported.
     """
-    if name in known:
-        return Code(GROUP.noun, name, known[name])
-    found = GROUP.find(name, where)
-    if found is None:
-        raise ConfigError(f"{where}: no link is called {name!r}. {GROUP.unknown(name, known)}")
-    return found
+    return GROUP.named(name, where, known)
 
 
 def _look_up(config: Config, known: dict[str, LinkConfig], name: str, *key: str | int) -> None:

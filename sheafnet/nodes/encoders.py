@@ -19,7 +19,6 @@ from pydantic import Field
 from sheafnet.config import Model, Named, Positive
 from sheafnet.errors import ConfigError
 from sheafnet.plugins import Code, Group
-from sheafnet.validation import check_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,12 +84,7 @@ def find_encoder(name: str, where: str) -> Code[EncoderKind]:
     if kind is not None:
         module = getattr(kind.build, "__module__", __name__)
         return Code(GROUP.noun, name, kind, "" if module == __name__ else module)
-    found = GROUP.find(name, where)
-    if found is None:
-        raise ConfigError(
-            f"{where}: no encoder is called {name!r}. {GROUP.unknown(name, ENCODERS)}"
-        )
-    return found
+    return GROUP.named(name, where, ENCODERS)
 
 
 def check_encoder(chosen: Named, shape: Shape, where: str) -> Model:
@@ -101,13 +95,8 @@ def check_encoder(chosen: Named, shape: Shape, where: str) -> Model:
         PluginError: it is somebody else's, and fails.
     """
     code = find_encoder(chosen.name, where)
-    with code.guard("its options", where):
-        options = check_model(
-            code.value.options,
-            chosen.options,
-            source=f"{where}: encoder {chosen.name}",
-            prefix=("encoder",),
-        )
+    source = f"{where}: encoder {chosen.name}"
+    options = code.options(chosen.options, source, ("encoder",), where)
     with code.guard("its check of the samples' shape", where):
         problem = code.value.check(shape)
     if problem:

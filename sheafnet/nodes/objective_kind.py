@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from sheafnet.config import Config, Model
 from sheafnet.errors import ConfigError
 from sheafnet.plugins import Code, Group
-from sheafnet.validation import check_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +92,4 @@ def open_objective(config: Config) -> Objective | None:
         return None
     where = f"{config.origin.locate(*key)}: training.objective"
     code = find_objective(chosen.name, where)
-    with code.guard("its options", where):
-        options = check_model(code.value.options, chosen.options, source=config.origin, prefix=key)
-    return Objective(code, options)
+    return Objective(code, code.options(chosen.options, config.origin, key, where))

@@ -13,7 +13,6 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from sheafnet.network.frame import PHASES
 from sheafnet.runtime.loaded import printable
 from sheafnet.runtime.summary import Summary
 from sheafnet.studies.pareto import pareto_front
@@ -338,9 +337,8 @@ def energy(summary: Summary) -> "Figure | None":
     from matplotlib.ticker import EngFormatter
 
     found = {
-        phase: [_or_nan(each.joules) for each in traffic.radio.per_node.values()]
-        for phase in PHASES
-        if (traffic := getattr(summary.communication, phase)) is not None and traffic.radio
+        phase: [_or_nan(each.joules) for each in radio.per_node.values()]
+        for phase, radio in summary.communication.radios.items()
     }
     found = {phase: values for phase, values in found.items() if np.nansum(values) > 0}
     if not found:

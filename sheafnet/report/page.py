@@ -468,18 +468,11 @@ def _fates(summary: Summary) -> Table | None:
 
 def _radios(anchor: str, summary: Summary | None, press: _Press) -> dict[str, Any]:
     """Simulated time and energy, where edges have links."""
-    if summary is None or summary.communication.train.radio is None:
+    if summary is None or not summary.communication.radios:
         return {}
     rows = []
-    for phase in PHASES:
-        traffic = getattr(summary.communication, phase)
-        if traffic is None or traffic.radio is None:
-            continue
-        radio, nodes = traffic.radio, traffic.radio.per_node.values()
-        busiest = max((node.busy_seconds for node in nodes), default=None)
-        joules = [node.joules for node in nodes if node.joules is not None]
-        most = max(joules, default=None)
-        figures = (radio.seconds, radio.seconds_per_round, busiest, radio.joules, most)
+    for phase, r in summary.communication.radios.items():
+        figures = (r.seconds, r.seconds_per_round, r.busiest_seconds, r.joules, r.highest_joules)
         rows.append([Cell(phase), *map(_measured, figures)])
     columns = ["phase", "seconds", "a round", "radio of the busiest node", "joules", "highest node"]
     caption = "simulated time and energy of the links: docs/links.md says what they hold"

@@ -143,8 +143,8 @@ class LoadedRun:
         Of a run that is not finished it is the sum of its ledger, without a floor.
         """
         if self.summary is not None:
-            found = {phase: getattr(self.summary.communication, phase) for phase in PHASES}
-            return {phase: dict(t.per_edge) for phase, t in found.items() if t is not None}
+            phases = self.summary.communication.phases
+            return {phase: dict(traffic.per_edge) for phase, traffic in phases.items()}
         totals: dict[Phase, dict[str, dict[str, int]]] = {}
         path = self.path / "ledger.jsonl"
         with form_of(path):

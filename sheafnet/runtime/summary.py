@@ -15,6 +15,7 @@ from pydantic import (
     model_serializer,
 )
 
+from sheafnet.network.frame import PHASES, Phase
 from sheafnet.runtime.finding import Finding
 
 SCHEMA = 1
@@ -75,6 +76,17 @@ class RadioTraffic(Figures):
     """Of all nodes."""
     per_node: dict[str, NodeRadio]
 
+    @property
+    def busiest_seconds(self) -> float | None:
+        """That the radios of a node were in use, at most; None where there is no node."""
+        return max((node.busy_seconds for node in self.per_node.values()), default=None)
+
+    @property
+    def highest_joules(self) -> float | None:
+        """Of a node, at most; None where none is known."""
+        known = (node.joules for node in self.per_node.values() if node.joules is not None)
+        return max(known, default=None)
+
 
 class Traffic(Bytes):
     """The bytes of one phase."""
@@ -118,6 +130,17 @@ class Communication(Figures):
     inference: InferenceTraffic
     lost_messages: int
     rejected_frames: int
+
+    @property
+    def phases(self) -> dict[Phase, Traffic]:
+        """Those that the run had, in their order."""
+        found: dict[Phase, Traffic | None] = {phase: getattr(self, phase) for phase in PHASES}
+        return {phase: traffic for phase, traffic in found.items() if traffic is not None}
+
+    @property
+    def radios(self) -> dict[Phase, RadioTraffic]:
+        """Simulated time and energy by phase; empty where no edge has a link."""
+        return {phase: t.radio for phase, t in self.phases.items() if t.radio is not None}
 
 
 class EdgeAlignment(Figures):

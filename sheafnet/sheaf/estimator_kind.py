@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sheafnet.config import OUR_ESTIMATORS, Config, Model
-from sheafnet.errors import ConfigError
 from sheafnet.plugins import Code, Group
-from sheafnet.validation import check_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,12 +64,7 @@ def find_estimator(name: str, where: str) -> Code[EstimatorKind]:
         ConfigError: there is none.
         PluginError: its module fails while it is imported.
     """
-    found = GROUP.find(name, where)
-    if found is None:
-        raise ConfigError(
-            f"{where}: no estimator is called {name!r}. {GROUP.unknown(name, GROUP.own)}"
-        )
-    return found
+    return GROUP.named(name, where)
 
 
 def open_estimators(config: Config) -> dict[str, OpenedEstimator]:
@@ -86,9 +79,6 @@ def open_estimators(config: Config) -> dict[str, OpenedEstimator]:
         key = ("inference", "estimators", at)
         where = f"{config.origin.locate(*key)}: inference.estimators.{at}"
         code = find_estimator(chosen.name, where)
-        with code.guard("its options", where):
-            options = check_model(
-                code.value.options, chosen.options, source=config.origin, prefix=key
-            )
+        options = code.options(chosen.options, config.origin, key, where)
         opened[chosen.name] = OpenedEstimator(code, options)
     return opened

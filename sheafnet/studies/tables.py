@@ -1,7 +1,7 @@
 """The tables that the command line prints, from the figures of a run directory."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -10,10 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sheafnet.errors import ConfigError, RunDirectoryError
-from sheafnet.network.frame import PHASES
 from sheafnet.runtime.finding import Finding
 from sheafnet.runtime.loaded import LoadedRun, form_of, labelled, printable
-from sheafnet.runtime.summary import Communication, Summary, Traffic
+from sheafnet.runtime.summary import Communication, Summary
 from sheafnet.studies.beside import beside
 
 NOT_COUNTED = (
@@ -80,7 +79,7 @@ def summary_tables(summary: Summary) -> Iterable[RenderableType]:
         f"{s.rounds} training rounds, seed {s.seed}, {s.backend} backend, {s.actors} "
         f"{'actor' if s.actors == 1 else 'actors'}"
     )
-    yield _communication({n: traffic.model_dump() for n, traffic in _by_phase(s.communication)})
+    yield _communication({n: traffic.model_dump() for n, traffic in s.communication.phases.items()})
     each = s.communication.inference.bytes_per_inferred_sample
     yield Text(
         "Inference: no sample was missing."
@@ -128,14 +127,6 @@ _ROWS = {
 }
 
 
-def _by_phase(communication: Communication) -> Iterator[tuple[str, Traffic]]:
-    """The phases that the run had."""
-    for name in PHASES:
-        traffic: Traffic | None = getattr(communication, name)
-        if traffic is not None:
-            yield name, traffic
-
-
 def _communication(phases: Mapping[Any, Mapping[str, Any]]) -> Table:
     """One column a phase; the floor and the overhead are known only of finished runs."""
     table = Table(title="Bytes between nodes", title_justify="left")
@@ -155,23 +146,17 @@ def _radio(communication: Communication) -> Iterable[RenderableType]:
     """Simulated time and energy, by phase."""
     table = Table(title="Simulated time and energy of the links", title_justify="left")
     table.add_column("")
-    found = {
-        name: traffic.radio
-        for name, traffic in _by_phase(communication)
-        if traffic.radio is not None
-    }
-    for name in found:
+    for name in communication.radios:
         table.add_column(name, justify="right")
-    radios = list(found.values())
-    table.add_row("seconds", *(_measured(r.seconds) for r in radios))
-    table.add_row("seconds per round", *(_measured(r.seconds_per_round) for r in radios))
-    table.add_row("joules", *(_measured(r.joules) for r in radios))
-    most = [
-        [each.joules for each in r.per_node.values() if each.joules is not None] for r in radios
-    ]
-    table.add_row("joules, highest node", *(_measured(max(js, default=None)) for js in most))
-    busy = [[each.busy_seconds for each in r.per_node.values()] for r in radios]
-    table.add_row("busy seconds, highest node", *(_measured(max(b, default=None)) for b in busy))
+    radios = list(communication.radios.values())
+    for row, figures in (
+        ("seconds", [r.seconds for r in radios]),
+        ("seconds per round", [r.seconds_per_round for r in radios]),
+        ("joules", [r.joules for r in radios]),
+        ("joules, highest node", [r.highest_joules for r in radios]),
+        ("busy seconds, highest node", [r.busiest_seconds for r in radios]),
+    ):
+        table.add_row(row, *map(_measured, figures))
     yield table
     yield Text("Computing takes no simulated time, waiting no energy.", style="dim")
 
