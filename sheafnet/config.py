@@ -405,6 +405,8 @@ class EvaluationConfig(Model):
     """Training rounds between two evaluations; by default there is one, after the last round."""
     few_shot: tuple[Positive, ...] = (1, 5, 10)
     few_shot_draws: Positive = 10
+    probe_steps: Positive = 300
+    """Steps of Adam, all labelled events at once, that fit the linear probe."""
     canonical: bool = False
     """Measure the canonical correlations of the projections of every edge, in the last one."""
 

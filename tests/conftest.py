@@ -28,7 +28,7 @@ TINY: dict[str, Any] = {
     },
     "training": {"rounds": 6, "batch_size": 16},
     "inference": {"rounds": 4, "batch_size": 20, "missing_probability": 0.4},
-    "evaluation": {"gallery": 50, "support": 80, "few_shot_draws": 2},
+    "evaluation": {"gallery": 50, "support": 80, "few_shot_draws": 2, "probe_steps": 30},
     "run": {"backend": "local", "stretch": 4, "deadline_s": 30},
 }
 """Four nodes of unequal degree, seconds to run, every phase included."""
@@ -59,12 +59,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests that take minutes too")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on real Ray actors run in two of the parallel processes, those of a file in one."""
-    on_actors = [item for item in items if item.get_closest_marker("ray")]
-    files = list(dict.fromkeys(item.path for item in on_actors))
-    for item in on_actors:
-        item.add_marker(pytest.mark.xdist_group(f"ray-{files.index(item.path) % 2}"))
+    """What runs in one of the parallel processes: a file, which often shares what is slow to make.
+
+    Tests on real Ray actors, first of all, in two of the processes; those of the laws share a Ray.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    places: list[Path] = []
+    for item in items:
+        group = item.nodeid.partition("::")[0]
+        if item.get_closest_marker("ray"):
+            place = item.path.parent if item.path.parent.name == "laws" else item.path
+            if place not in places:
+                places.append(place)
+            group = f"ray-{places.index(place) % 2}"
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -70,7 +70,7 @@ def test_every_run_of_a_study_is_valid(label: str, quick: bool, tmp_path: Path) 
         Plan.open(load_config(topology, [*overrides, *setting]))
 
 
-@pytest.mark.parametrize("label", ["e4-unique", "e7-ring"])
+@pytest.mark.parametrize("label", [pytest.param("e4-unique", marks=pytest.mark.long), "e7-ring"])
 def test_quick_studies_run_and_are_reported(label: str, tmp_path: Path) -> None:
     study = STUDIES[label]
     assert RUN.run(study, tmp_path, quick=True) == 0

@@ -84,7 +84,7 @@ def test_it_works_from_any_folder(archives: tuple[Path, Path], tmp_path: Path) -
     assert found.stdout.startswith(str(tmp_path / "site"))
     assert sheafnet("--version") == f"sheafnet {__version__}\n"
     small = ("--backend", "local", "--rounds", "2", "--set", "inference.rounds=1")
-    fast = ("--set", "evaluation.gallery=50", "--set", "evaluation.support=50")
+    fast = ("--set", "evaluation={gallery: 50, support: 50, probe_steps: 5}")
     assert "Run finished" in sheafnet(
         "simulate", "--topology", "ring", "--run-dir", "run", *small, *fast
     )

@@ -26,9 +26,9 @@ class Epochs:
         """The row of each event: (len(events),)."""
         epochs, places = np.divmod(events, self.size)
         rows = np.empty(len(events), np.int64)
-        for epoch in np.unique(epochs):
+        for epoch in sorted(set(epochs.tolist())):
             here = epochs == epoch
-            rows[here] = self._order(int(epoch))[places[here]]
+            rows[here] = self._order(epoch)[places[here]]
         return rows
 
     def _order(self, epoch: int) -> npt.NDArray[np.unsignedinteger]:

@@ -84,7 +84,8 @@ def _events(node: Node) -> tuple[Labelled, Labelled]:
 
 
 def _probe(node: Node, support: Labelled, judged: Labelled) -> float:
-    node.probe = LinearProbe(support.section, support.labels, node.dataset.classes)
+    classes, steps = node.dataset.classes, node.config.evaluation.probe_steps
+    node.probe = LinearProbe(support.section, support.labels, classes, steps)
     predicted = node.probe.predict(judged.section)
     rights = [alignment.accuracy(p, y) for p, y in zip(predicted, judged.labels, strict=True)]
     return sum(rights) / len(rights)

@@ -15,17 +15,19 @@ class LinearProbe:
         features: (n, d_i).
         labels: one (n,) int64 per head.
         classes: number of classes.
+        steps: of Adam, which fit a head.
     """
 
-    _STEPS = 300
     _RATE = 0.05
     _PENALTY = 1e-4
 
-    def __init__(self, features: Tensor, labels: Sequence[Tensor], classes: int) -> None:
+    def __init__(
+        self, features: Tensor, labels: Sequence[Tensor], classes: int, steps: int
+    ) -> None:
         self._mean = features.mean(dim=0)
         self._scale = 1.0 / features.std(dim=0).clamp(min=1e-6)
         standard = self._standard(features)
-        self._heads = [self._fit(standard, target, classes) for target in labels]
+        self._heads = [self._fit(standard, target, classes, steps) for target in labels]
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "LinearProbe":
@@ -44,11 +46,11 @@ class LinearProbe:
         scaled = (features - self._mean) * self._scale
         return torch.cat([scaled, features.new_ones(len(features), 1)], dim=1)
 
-    def _fit(self, features: Tensor, labels: Tensor, classes: int) -> Tensor:
+    def _fit(self, features: Tensor, labels: Tensor, classes: int, steps: int) -> Tensor:
         weight = features.new_zeros(features.shape[1], classes)
         first, second, step = torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros(())
         target = F.one_hot(labels, classes).float()
-        for _ in range(self._STEPS):
+        for _ in range(steps):
             error = torch.softmax(features @ weight, dim=1) - target
             gradient = features.T @ error / len(features) + self._PENALTY * weight
             adam(

@@ -101,9 +101,10 @@ class _Press:
         """The drawing, in a list; nothing where there is no figure."""
         if figure is None:
             return []
-        if self.folder is not None:
-            write_files(figure, self.folder, name)
         svg = inline_svg(figure, f"f{next(self.numbers)}", caption)
+        if self.folder is not None:
+            figure.set_layout_engine("none")  # what that drawing has arranged stays where it is
+            write_files(figure, self.folder, name)
         return [Drawing(Markup(svg), caption)]  # matplotlib made it and escaped its text
 
 

@@ -124,7 +124,7 @@ class Floor:
         """Classes that occur among the labelled training events, and so have a prototype."""
         events = np.arange(support_size(self._config, self._dataset), dtype=np.int64)
         labels = self._dataset.source(edge.tail).labels("train", events, edge.index)
-        return len(np.unique(labels))
+        return len(set(labels.tolist()))
 
     def _missing_masks(self) -> list[Mask]:
         """Per node, (rounds, batch_size) bool."""

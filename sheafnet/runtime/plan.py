@@ -243,9 +243,9 @@ def _check_classes(config: Config, dataset: Dataset) -> None:
     splits: tuple[Split, ...] = ("train", config.evaluation.split)
     for split in splits:
         events = np.arange(dataset.distinct(split), dtype=np.int64)
-        found = np.unique(source.labels(split, events, 0))
-        lacking = np.setdiff1d(np.arange(dataset.classes), found)
-        if len(lacking):
+        found = set(source.labels(split, events, 0).tolist())
+        lacking = sorted(set(range(dataset.classes)) - found)
+        if lacking:
             raise config.fault(
                 f"dataset {config.dataset.name}: the {split} split has {len(found)} of "
                 f"{dataset.classes} classes; class {lacking[0]} does not occur. Assign some of "

@@ -36,6 +36,7 @@ from sheafnet.version import __version__
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "64")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # the actors' priority is that of the command
 
 import ray
 from ray._private import ray_constants

@@ -89,6 +89,7 @@ def test_children_end_with_a_benchmark_that_is_killed() -> None:
         assert end_of(process, children)[0] == -signal.SIGKILL
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_an_interrupted_benchmark_leaves_no_ray() -> None:
     process = bench("--only", "startup", "--quick")

@@ -81,6 +81,7 @@ def test_partial_answers_occur_in_that_comparison(tiny: MakeConfig) -> None:
     assert any(kind is Kind.ANSWER and mask is not None for kind, mask in masks)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_actors_give_the_same_digest_as_the_loop(tiny: MakeConfig) -> None:
     values = tiny("run.backend=ray", "run.nodes_per_actor=2").model_dump(mode="json")

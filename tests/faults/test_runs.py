@@ -232,7 +232,7 @@ def test_the_books_close_in_the_stretch_of_their_rounds(tiny: MakeConfig, tmp_pa
 # Healing
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_training_makes_progress_after_a_partition_heals(
     tiny: MakeConfig, tmp_path: Path, seed: int
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sheafnet.network.ledger import FATES
 from tests.faults.simulation import Simulation, check, draw_config
 
-SEEDS = int(os.environ.get("SHEAFNET_SIMULATIONS", "150"))
+SEEDS = int(os.environ.get("SHEAFNET_SIMULATIONS", "30"))
 BLOCK = 30
 
 

@@ -17,7 +17,7 @@ from tests.fuzz import frames, oracle, receiver
 from tests.fuzz.mutate import NUMBERS, STRANGE, seal
 from tests.fuzz.receiver import AB, DTYPES, RUN, Defect, Receiver, honest_frames
 
-INPUTS = 25_000
+INPUTS = 10_000
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.bin"))
 
 

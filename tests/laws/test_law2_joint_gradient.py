@@ -206,6 +206,7 @@ def test_without_exchange_only_the_neighbours_share_is_lacking(
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_ray")
 def test_a_step_of_actors_is_the_joint_gradient(tiny: MakeConfig, tmp_path: Path) -> None:
     config = tiny(
         *ONE_STEP,

@@ -17,7 +17,7 @@ from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.pool import LocalPool
 from sheafnet.runtime.ray_cluster import RaySession
 from sheafnet.runtime.rundir import RunDirectory
-from tests.conftest import MakeConfig, artifacts
+from tests.conftest import MakeConfig, artifacts, run_artifacts
 
 
 def tapped(config, directory: Path, monkeypatch) -> tuple[list[bytes], list[np.ndarray]]:
@@ -142,32 +142,30 @@ def strangers(plan: Plan, run: str) -> list[bytes]:
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_ray")
 def test_strangers_on_the_sockets_of_real_actors_are_refused(
     tiny: MakeConfig, tmp_path: Path
 ) -> None:
-    quiet = tiny("run.backend=ray", "run.nodes_per_actor=1")
-    plan = Plan.open(quiet)
-    found = []
-    for name, hostile in (("quiet", False), ("hostile", True)):
-        directory = RunDirectory.create(quiet, tmp_path / name)
-        with RaySession(plan, directory, [this_machine(plan.config)]) as session:
-            session.start()
-            sent = 0
-            if hostile:
-                sent = inject(session._scratch.path, strangers(plan, directory.path.name))
-            while session.step() is not None:
-                pass
-            summary = session.finish(0.0, 0.0)
-        directory.mark("finished")
-        assert summary.communication.rejected_frames == sent
-        assert summary.communication.lost_messages == 0
-        result = artifacts(directory.path)
-        del result["summary"]["communication"]["rejected_frames"]
-        result["ledger"] = [line for line in result["ledger"] if '"rejected"' not in line]
-        found.append(result)
-    assert sent == 14 * 4
-    assert found[0]["parameters"] == found[1]["parameters"]
-    assert found[0]["summary"] == found[1]["summary"]
+    quiet = run_artifacts(tiny(), tmp_path / "quiet")
+    config = tiny("run.backend=ray", "run.nodes_per_actor=2")
+    plan = Plan.open(config)
+    directory = RunDirectory.create(config, tmp_path / "hostile")
+    with RaySession(plan, directory, [this_machine(config)]) as session:
+        session.start()
+        sent = inject(session._scratch.path, strangers(plan, directory.path.name))
+        while session.step() is not None:
+            pass
+        summary = session.finish(0.0, 0.0)
+    directory.mark("finished")
+    assert summary.communication.rejected_frames == sent == 14 * 2  # actors
+    assert summary.communication.lost_messages == 0
+    hostile = artifacts(directory.path)
+    assert quiet["summary"]["communication"].pop("rejected_frames") == 0
+    assert hostile["summary"]["communication"].pop("rejected_frames") == sent
+    refused = [line for line in hostile["ledger"] if '"rejected"' in line]
+    assert refused
+    hostile["ledger"] = [line for line in hostile["ledger"] if line not in refused]
+    assert hostile == quiet
 
 
 def inject(folder: Path, buffers: list[bytes]) -> int:

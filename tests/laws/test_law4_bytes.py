@@ -57,8 +57,9 @@ def test_every_figure_is_the_length_of_the_buffers(
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("one_ray")
 def test_both_ends_of_every_edge_agree_between_actors(tiny: MakeConfig, tmp_path: Path) -> None:
-    config = tiny("run.backend=ray", "run.nodes_per_actor=1")
+    config = tiny("run.backend=ray", "run.nodes_per_actor=2")
     summary = sheafnet.simulate(config, run_dir=tmp_path / "run").summary
     sent, delivered = (ledger_sums(tmp_path / "run", fate) for fate in ("sent", "delivered"))
     assert sent == delivered

@@ -14,7 +14,7 @@ import sheafnet
 from sheafnet.config import Config
 from sheafnet.network.channel import Endpoint
 from sheafnet.network.frame import Kind
-from sheafnet.nodes import diffusion, inference, probe
+from sheafnet.nodes import diffusion, inference
 from sheafnet.nodes.events import inference_events, missing_rows
 from sheafnet.runtime.plan import Plan
 from sheafnet.validation import check_model
@@ -38,7 +38,9 @@ def config_of(graph: dict[str, Any], dim: float = 1.0, **sections: Any) -> Confi
         },
         "training": {"rounds": 0, "batch_size": 8},
         "inference": {"rounds": 1, "batch_size": 3} | sections.pop("inference"),
-        "evaluation": {"gallery": 8, "support": 16, "few_shot": [1], "few_shot_draws": 1},
+        "evaluation": {
+            "gallery": 8, "support": 16, "few_shot": [1], "few_shot_draws": 1, "probe_steps": 3
+        },
         "run": {"backend": "local"} | sections.pop("run", {}),
     }  # fmt: skip
     return check_model(Config, values | sections)
@@ -59,10 +61,7 @@ class Run(Simulation):
             self.estimates[node.spec.index] = section.numpy()
             return section, late
 
-        with (
-            patch.object(inference, "diffuse", watched),
-            patch.object(probe.LinearProbe, "_STEPS", 3),
-        ):
+        with patch.object(inference, "diffuse", watched):
             super().run()
         return self
 

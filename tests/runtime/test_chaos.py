@@ -61,21 +61,22 @@ class Killer:
 
 @pytest.mark.parametrize("round_", range(int(os.environ.get("SHEAFNET_CHAOS_ROUNDS", "1"))))
 def test_hosts_killed_in_every_phase(tiny: MakeConfig, tmp_path: Path, round_: int) -> None:
-    sizes = ("training.rounds=120", "inference.rounds=80", "run.stretch=2", "evaluation.every=60")
+    sizes = ("training.rounds=60", "inference.rounds=60", "run.stretch=2", "evaluation.every=30")
     sheafnet.simulate(tiny(*sizes), run_dir=tmp_path / "whole")
     where = ("run.backend=ray", "run.nodes_per_actor=2", "run.checkpoint_every=3")
-    # 30 stretches of training, an evaluation, 30 more, another one, 40 of inference
-    killer = Killer(SEED + round_, [4, 30, 70])
+    # 15 stretches of training, an evaluation, 15 more, another one, 30 of inference
+    kills = [15, 40] if round_ == 0 else [4, 15, 40]
+    killer = Killer(SEED + round_, list(kills))
     run = tmp_path / "run"
     sheafnet.simulate(tiny(*sizes, *where), run_dir=run, on_progress=killer)
-    assert len(killer.killed) == 3
-    assert len(set(killer.killed)) == 3
-    assert len(killer.notes) == 3
+    assert len(killer.killed) == len(kills)
+    assert len(set(killer.killed)) == len(kills)
+    assert len(killer.notes) == len(kills)
     for note in killer.notes:
         assert "actor" in note
         assert "died" in note
     about = RunDirectory.open(run).about()
-    assert about["incarnation"] == 3
+    assert about["incarnation"] == len(kills)
     assert about["recoveries"] == killer.notes
     for name in ("rounds.jsonl", "ledger.jsonl"):
         assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -103,6 +104,7 @@ class PoolWithAWeakActor(RayPool):
         return host
 
 
+@pytest.mark.long
 def test_both_hosts_die_and_one_of_those_in_their_place(tiny: MakeConfig, tmp_path: Path) -> None:
     """The other one listens already, at an address that nobody has been told."""
     config = tiny("run.stretch=2", "run.backend=ray", "run.nodes_per_actor=2")
@@ -154,6 +156,7 @@ def test_a_survivor_lets_go_of_its_nodes_before_it_makes_them_anew(
     assert there == [0]
 
 
+@pytest.mark.long
 def test_coordinator_driver_and_raylet_killed_one_after_the_other(
     tiny: MakeConfig, tmp_path: Path
 ) -> None:

@@ -179,7 +179,8 @@ def crossing(run: Path, placed: Sequence[Sequence[str]]) -> Counter[int]:
     return total
 
 
-@pytest.mark.parametrize("network", ["tiny", pytest.param("ring", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("network", ["tiny", "ring"])
 def test_what_crosses_between_two_machines(
     two: tuple[list[Machine], Switch], start: Any, tmp_path: Path, network: str
 ) -> None:

@@ -293,6 +293,7 @@ def test_other_methods(tiny: MakeConfig, tmp_path: Path, method: str) -> None:
         assert per_round == pytest.approx(3 * bits / 1000 + 0.5 + 3 * bits / 1000 + 0.5)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 def test_actors_take_the_same_time(tiny: MakeConfig, tmp_path: Path) -> None:
     """Law 1, under faults of all kinds, to the order of the lines."""

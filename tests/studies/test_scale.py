@@ -418,6 +418,7 @@ def test_two_sizes_on_actors(
     assert StudyFolder(tmp_path / "study").path.is_dir()
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_the_actors_end_with_the_study(base: Path, tmp_path: Path, ending: signal.Signals) -> None:
