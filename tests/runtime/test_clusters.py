@@ -144,6 +144,7 @@ SocketHub.connect = walled
 """A module that the YAML imports in every process: all ports of neighbours are closed."""
 
 
+@pytest.mark.long
 def test_a_firewall_between_machines_ends_the_run(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "wall.py").write_text(WALL)
     before = actor_states(cluster)
