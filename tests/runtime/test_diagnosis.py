@@ -126,15 +126,9 @@ def test_a_watch_tells_of_the_network_before_its_edges() -> None:
 
 def run(tmp_path: Path, *overrides: str, path: Path = RING) -> dict[str, Finding]:
     """The findings of a local run of three ring nodes, or of `path`, by signature."""
-    small = (
-        []
-        if path != RING
-        else [
-            *("graph.nodes=3", "evaluation.support=500"),
-            "evaluation.probe_steps=100",
-        ]
-    )
-    config = sheafnet.load_config(path, ["run.backend=local", *small, *overrides])
+    small = ("graph.nodes=3", "evaluation.support=500", "evaluation.probe_steps=100")
+    given = [*(small if path == RING else ()), *overrides]
+    config = sheafnet.load_config(path, ["run.backend=local", *given])
     summary = sheafnet.simulate(config, run_dir=tmp_path / "run").summary
     assert len({finding.signature for finding in summary.diagnosis}) == len(summary.diagnosis)
     return {finding.signature: finding for finding in summary.diagnosis}

@@ -194,8 +194,10 @@ def test_a_running_cluster_is_joined_and_left_running(
 def test_divergence_in_one_actor_stops_all(start, tmp_path: Path) -> None:
     training = {"rounds": 1000, "batch_size": 16, "optimizer": "sgd", "learning_rate": 1e6}
     process = start(values=TINY | {"training": training})
+    begin = time.monotonic()
     _, words = process.communicate(timeout=WAIT_S)
     assert process.returncode == 3
+    assert time.monotonic() - begin < TINY["run"]["deadline_s"] + 30
     message = words.strip().splitlines()[-1]
     assert "node " in message
     assert "round " in message
