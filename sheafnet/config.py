@@ -4,6 +4,7 @@ What only a registry can know (options of a data set or of an encoder) is kept a
 ``options``; that registry checks it.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -221,6 +222,8 @@ class TrainingConfig(Model):
     batch_size: Annotated[int, Field(ge=2)] = 128
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    """``cosine``: the learning rate falls along half a cosine, from ``learning_rate`` towards 0."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     temperature: Annotated[float, Field(gt=0.0)] = 0.1
     sheaf_weight: Annotated[float, Field(ge=0.0)] = 0.1
@@ -250,6 +253,16 @@ class TrainingConfig(Model):
     """Of int8 in training rounds."""
     objective: Named | None = None
     """Further loss terms of every node, of a plug-in."""
+
+    def rate_share(self, round_: int) -> float:
+        """The learning rate of a round relative to ``learning_rate``.
+
+        Under ``cosine`` (1 + cos(π t / T)) / 2 in round t of T, SGDR's without restarts (Loshchilov
+        and Hutter 2017, equation 5).
+        """
+        if self.schedule == "constant":
+            return 1.0
+        return (1.0 + math.cos(math.pi * round_ / self.rounds)) / 2.0
 
     @model_validator(mode="after")
     def _stochastic_needs_steps(self) -> Self:

@@ -44,7 +44,7 @@ def train_alone(node: Node, round_: int, records: list[TrainRecord]) -> Program:
             disagreement=[],
             contrastive=[],
             reconstruction=[],
-            gradient_square=node.optimizer.step(),
+            gradient_square=node.step(round_),
             missed=0,
             own=float(loss.detach()),
         )

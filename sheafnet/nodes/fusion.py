@@ -51,7 +51,7 @@ def train_fused(node: Node, round_: int, records: list[TrainRecord]) -> Program:
             disagreement=[],
             contrastive=[],
             reconstruction=[],
-            gradient_square=node.optimizer.step(),
+            gradient_square=node.step(round_),
             missed=len(expected) - len(mail),
             own=loss,
         )

@@ -64,6 +64,7 @@ class NeuralDual:
         moments: Moments,
         strength: float,
         generator: torch.Generator,
+        share: float = 1.0,
     ) -> None:
         """A step on a batch that `moments` has not taken in yet, some neighbours left out.
 
@@ -73,6 +74,7 @@ class NeuralDual:
             moments: of the node.
             strength: of the ridge.
             generator: draws which neighbours are there.
+            share: of the learning rate at which the step is taken.
         """
         if moments.empty:
             return
@@ -88,7 +90,7 @@ class NeuralDual:
         weight = torch.exp(_BETA * log_variance.detach())
         loss = (weight * 0.5 * (error + log_variance)).sum(dim=1).mean()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        self.optimizer.step(share)
 
     @torch.no_grad()
     def estimate(

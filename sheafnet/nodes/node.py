@@ -224,6 +224,13 @@ class Node:
         with guard(codes, "the backward pass", f"node {self.spec.id}, {when}"):
             torch.autograd.backward(outputs, gradients, retain_graph=retain)
 
+    def step(self, round_: int) -> float:
+        """Step along what `backward` gathered, at the learning rate of training round `round_`.
+
+        Returns the squared norm of the gradient.
+        """
+        return self.optimizer.step(self.config.training.rate_share(round_))
+
     @torch.no_grad()
     def labelled(self, split: Split, events: Events) -> Labelled:
         """Sections without their graph, and labels, of `events`."""

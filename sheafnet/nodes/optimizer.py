@@ -47,13 +47,16 @@ class Optimizer:
         self._steps = [p.new_zeros((), dtype=torch.float32) for p in self._parameters]
 
     @torch.no_grad()
-    def step(self) -> float:
-        """One step along the gradients, which are cleared; returns their squared norm."""
+    def step(self, share: float = 1.0) -> float:
+        """One step along the gradients, which are cleared; returns their squared norm.
+
+        `share` is that of the learning rates at which it is taken.
+        """
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         square = float(get_total_norm(gradients)) ** 2 if gradients else 0.0
         for group, rate in self._groups:
             if rate > 0.0:
-                self._step([k for k in group if self._parameters[k].grad is not None], rate)
+                self._step([k for k in group if self._parameters[k].grad is not None], share * rate)
         for parameter in self._parameters:
             parameter.grad = None
         return square

@@ -58,14 +58,15 @@ def train(node: Node, round_: int, records: list[TrainRecord]) -> Program:
     if len(known) == len(neighbours):
         if node.neural is not None:
             generator, strength = node.generator("left out", round_), config.inference.ridge
-            node.neural.learn(section.detach(), known, node.moments, strength, generator)
+            share = config.training.rate_share(round_)
+            node.neural.learn(section.detach(), known, node.moments, strength, generator, share)
         node.moments.update(section.detach(), known)
-    square = node.optimizer.step()
+    square = node.step(round_)
     if terms:
         for _ in range(config.training.local_steps - 1):
             again = node.encode(sample, when)
             _descend(node, round_, again, [p(again) for p in node.restrictions], received)
-            node.optimizer.step()
+            node.step(round_)
     for position, memory in node.memories.items():
         if position in received:
             memory.add(received[position].detach())

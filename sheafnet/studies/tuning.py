@@ -1,7 +1,8 @@
 """Tuning: every contender gets the same grid on validation events, and keeps its best point.
 
 The number of training rounds is read from the evaluation curve of the same runs, and so takes no
-further ones. Methods with a hub try every node as the hub at their best point.
+further ones; but where the learning rate falls to the last round, for then the curve does not tell
+how a shorter run would end. Methods with a hub try every node as the hub at their best point.
 """
 
 import itertools
@@ -156,12 +157,14 @@ class Tuner:
         outcomes = self._runner(listed, what) if listed else {}
         choices = {}
         for contender in contenders:
-            whole = "training.rounds" in contender.keys | {a.key for a in self._tuning.axes}
+            counted = "training.rounds" in contender.keys | {a.key for a in self._tuning.axes}
             earlier = before.get(contender.label)
             candidates = list(earlier.candidates) if earlier else []
             figure = earlier.figure if earlier else ""
             for point in points[contender.label]:
-                results = [outcomes[cell.key] for cell in cells[contender.label, point]]
+                here = cells[contender.label, point]
+                whole = counted or here[0].config.training.schedule != "constant"
+                results = [outcomes[cell.key] for cell in here]
                 finished = [result for result in results if isinstance(result, CellResult)]
                 if len(finished) == len(results):
                     figure, found = judge(point, finished, self._tuning.select, whole)

@@ -42,7 +42,7 @@ def logs(run: Path) -> tuple[bytes, bytes]:
         [],
         ["training.exchange_gradients=true", "training.reconstruction_gradient=full"],
         ["method={name: imagebind, hub: b}"],
-        ["method=local", "training.optimizer=sgd"],
+        ["method=local", "training.optimizer=sgd", "training.schedule=cosine"],
         ["method=concat-supervised", "training.optimizer=adamw"],
         [STORM],
         [SHOWER, "inference.diffusion_iterations=3"],

@@ -135,6 +135,17 @@ def test_a_key_that_the_contender_sets_is_not_tuned(tuner) -> None:
     assert {candidate.rounds for candidate in choice.candidates} == {6}
 
 
+def test_a_falling_learning_rate_is_judged_after_all_rounds(tuner) -> None:
+    """After 4 of 6 rounds it stands at a quarter: a run of 4 rounds would end elsewhere."""
+    study, _ = tuner(lambda _, after: -abs(after - 4), ["training.schedule=constant,cosine"])
+    choice = study.choose(read_contenders("sheafalign"))[0]["sheafalign"]
+    assert [(c.overrides[0], c.rounds) for c in choice.candidates] == [
+        ("training.schedule=constant", 4),
+        ("training.schedule=constant", 6),
+        ("training.schedule=cosine", 6),
+    ]
+
+
 def test_a_method_without_recall_is_chosen_by_its_probe(tuner) -> None:
     study, _ = tuner(lambda config, _: config.training.temperature, ["temperature=0.1,0.2"])
     choice = study.choose(read_contenders("local"))[0]["local"]
