@@ -167,6 +167,8 @@ class EdgeConfig(Model):
 
     between: tuple[str, str]
     comparison_dim: ComparisonDim | None = None
+    temperature: Annotated[float, Field(gt=0.0)] | None = None
+    """τ of this edge, instead of ``training.temperature``."""
     link: str | None = None
 
     @model_validator(mode="before")

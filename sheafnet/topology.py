@@ -40,6 +40,8 @@ class Edge:
     tail: int
     head: int
     dim: int
+    temperature: float | None = None
+    """Its own τ; None where it has that of all."""
 
     def other(self, node: int) -> int:
         """The node at the other end."""
@@ -98,7 +100,7 @@ def build_topology(config: Config) -> Topology:
     position = {node.id: node.index for node in nodes}
     seen: dict[tuple[int, int], int] = {}
     found = []
-    for at, (left, right, comparison_dim) in enumerate(pairs):
+    for at, (left, right, comparison_dim, temperature) in enumerate(pairs):
         for end in (left, right):
             if end not in position:
                 raise config.fault(
@@ -124,8 +126,9 @@ def build_topology(config: Config) -> Topology:
         if comparison_dim == "auto":
             comparison_dim, key = config.pilot.widest, ("pilot", "widest")
         dim = _dimension(config, key, comparison_dim, nodes[tail], nodes[head])
-        found.append((tail, head, dim))
-    edges = tuple(Edge(i, *values) for i, values in enumerate(sorted(found)))
+        found.append((tail, head, dim, temperature))
+    found.sort(key=lambda values: values[:2])
+    edges = tuple(Edge(i, *values) for i, values in enumerate(found))
     _check_connected(config, nodes, edges)
     return Topology(config.name, nodes, edges)
 
@@ -210,7 +213,8 @@ def _nearest_neighbours(n: int, k: int, seed: int) -> nx.Graph:
     return graph
 
 
-Pair = tuple[str, str, int | float | Literal["auto"] | None]
+Pair = tuple[str, str, int | float | Literal["auto"] | None, float | None]
+"""Two ids, and what their edge says of d_ij and τ."""
 
 
 def _generated(config: Config, graph: GraphConfig) -> tuple[list[str], list[Pair]]:
@@ -219,7 +223,7 @@ def _generated(config: Config, graph: GraphConfig) -> tuple[list[str], list[Pair
     except ConfigError as error:
         raise config.fault(str(error), "graph") from None
     ids = [f"{graph.prefix}{i}" for i in range(graph.nodes)]
-    return ids, [(ids[i], ids[j], None) for i, j in drawn.edges]
+    return ids, [(ids[i], ids[j], None, None) for i, j in drawn.edges]
 
 
 def _listed(config: Config) -> tuple[list[str], list[Pair]]:
@@ -227,7 +231,9 @@ def _listed(config: Config) -> tuple[list[str], list[Pair]]:
     doubled = [name for name, count in Counter(ids).items() if count > 1]
     if doubled:
         raise config.fault(f"nodes: the id {doubled[0]!r} is used twice.", "nodes")
-    return ids, [(*edge.between, edge.comparison_dim) for edge in config.edges or ()]
+    return ids, [
+        (*edge.between, edge.comparison_dim, edge.temperature) for edge in config.edges or ()
+    ]
 
 
 def _nodes(config: Config, ids: list[str]) -> tuple[Node, ...]:

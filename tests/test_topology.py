@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sheafnet.config import Config, GraphConfig
 from sheafnet.errors import ConfigError
 from sheafnet.topology import Topology, build_topology, generate_graph
+from tests.conftest import MakeConfig
 
 RANDOM_KINDS = ("knn", "random-regular", "small-world")
 
@@ -174,6 +175,28 @@ def test_a_graph_that_is_never_connected_is_given_up():
         "t: graph: no connected knn graph of 200 nodes and degree 2 was found"
     )
     assert "raise graph.degree" in message
+
+
+def test_an_edge_has_the_temperature_that_is_listed_with_it() -> None:
+    found = topology(
+        nodes=["a", "b", "c"],
+        edges=[
+            {"between": ["c", "b"], "temperature": 0.4},
+            ["a", "c"],
+            {"between": ["b", "a"], "temperature": 0.05, "comparison_dim": 3},
+        ],
+    )
+    assert [(found.edge_name(e.index), e.temperature) for e in found.edges] == [
+        ("a~b", 0.05),
+        ("a~c", None),
+        ("b~c", 0.4),
+    ]
+
+
+@pytest.mark.parametrize("wrong", [0, -0.1, "warm"])
+def test_a_temperature_is_above_zero(tiny: MakeConfig, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"edges\.1\.temperature"):
+        tiny(f"edges.1.temperature={wrong}")
 
 
 # Comparison spaces.

@@ -18,6 +18,7 @@ from torch import Tensor
 from sheafnet.config import Config
 from sheafnet.sheaf.losses import contrastive_loss, disagreement, reconstruction_loss
 from sheafnet.sheaf.maps import DualMap
+from sheafnet.topology import Edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class EdgeTerms:
 def edge_terms(
     config: Config,
     round_: int,
+    edge: Edge,
     section: Tensor,
     own: Tensor,
     received: Tensor,
@@ -45,6 +47,7 @@ def edge_terms(
     Args:
         config: weights and variants.
         round_: for the warm-up.
+        edge: the channel, which may have a temperature of its own.
         section: h_i (B, d_i), with its graph.
         own: p_i (B, d_ij), with its graph.
         received: p_j (B, d_ij) as it came; a leaf that requires a gradient where gradients are
@@ -55,7 +58,7 @@ def edge_terms(
     training = config.training
     other = received.detach()
     energy = disagreement(own, other)
-    contrastive = contrastive_loss(own, other, training.temperature, memory)
+    contrastive = contrastive_loss(own, other, edge.temperature or training.temperature, memory)
     source = received if training.reconstruction == "neighbour" else own
     if dual is None:
         reconstruction = section.new_zeros(())

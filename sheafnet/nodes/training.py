@@ -94,6 +94,7 @@ def _descend(
         position: edge_terms(
             node.config,
             round_,
+            node.channels[position],
             section,
             own[position],
             there,

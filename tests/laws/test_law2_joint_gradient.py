@@ -51,6 +51,7 @@ def joint_loss(config: Config, nodes: list[Node], stop: bool) -> torch.Tensor:
     events = np.arange(t.batch_size)
     h = [node.sections("train", events) for node in nodes]
     total = torch.zeros(())
+    temperatures = {frozenset(e.between): e.temperature or t.temperature for e in config.edges}
     for edge in nodes[0].topology.edges:
         ends = []
         for k in (edge.tail, edge.head):
@@ -63,7 +64,7 @@ def joint_loss(config: Config, nodes: list[Node], stop: bool) -> torch.Tensor:
             sheaf = sheaf / edge.dim
         pn = p / p.norm(dim=1, keepdim=True)
         rn = r / r.norm(dim=1, keepdim=True)
-        s = torch.exp(pn @ rn.T / t.temperature)
+        s = torch.exp(pn @ rn.T / temperatures[frozenset((nodes[i].spec.id, nodes[j].spec.id))])
         contrast = torch.zeros(())
         for b in range(len(p)):
             contrast = (
@@ -142,6 +143,7 @@ ONE_STEP = (
     [
         ((), True),
         (("training.sheaf_reduction=sum", "training.sheaf_weight=0.3"), True),
+        (("edges.0.temperature=0.5", "edges.3.temperature=0.02"), True),
         (("training.reconstruction=inverse",), True),
         (("training.reconstruction=inverse", "training.reconstruction_gradient=full"), False),
         (("training.exchange_gradients=true", "training.reconstruction_gradient=full"), False),

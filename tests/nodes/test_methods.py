@@ -51,10 +51,11 @@ def encoder_gradients(nodes: list) -> list[dict[str, np.ndarray]]:
 def test_a_step_in_one_space_is_the_gradient_of_info_nce_on_its_pairs(
     tiny: MakeConfig, tmp_path: Path, method: str, pairs: list[tuple[int, int]]
 ) -> None:
-    config = tiny(*ONE_STEP, f"method={method}")
+    config = tiny(*ONE_STEP, f"method={method}", "edges.0.temperature=0.5")
     nodes = fresh_nodes(config)
     h = [node.sections("train", np.arange(16)) for node in nodes]
-    sum(info_nce(h[i], h[j], 0.1) for i, j in pairs).backward()
+    own = {(0, 1): 0.5}
+    sum(info_nce(h[i], h[j], own.get((i, j), 0.1)) for i, j in pairs).backward()
     assert_equal(first_step_of(config, tmp_path, "encoder"), encoder_gradients(nodes))
 
 
