@@ -6,18 +6,13 @@ to its `head`, the smaller index first; the orientation fixes the sign of the co
 meaning of a frame's direction bit, and has no other effect.
 """
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import networkx as nx
-import numpy as np
-
 from sheafnet.config import Config, GraphConfig, Named
 from sheafnet.errors import ConfigError
-from sheafnet.seeds import stream
 from sheafnet.validation import nearest
 
 
@@ -133,91 +128,13 @@ def build_topology(config: Config) -> Topology:
     return Topology(config.name, nodes, edges)
 
 
-def generate_graph(config: GraphConfig) -> nx.Graph:
-    """The graph of a generator, nodes 0 to N-1.
-
-    Raises:
-        ConfigError: the generator has no connected graph of that size.
-    """
-    n, kind = config.nodes, config.generator
-    smallest = {"ring": 3, "small-world": 4, "knn": 3, "random-regular": 3}.get(kind, 2)
-    if n < smallest:
-        raise ConfigError(f"graph.nodes = {n}: a {kind} needs at least {smallest} nodes.")
-    if kind in {"knn", "random-regular", "small-world"} and config.degree >= n:
-        raise ConfigError(
-            f"graph.degree = {config.degree}: must be below graph.nodes = {n} for {kind}."
-        )
-    if kind == "small-world" and config.degree % 2:
-        raise ConfigError(
-            f"graph.degree = {config.degree}: must be even for small-world, half on either side."
-        )
-    if kind == "random-regular" and n * config.degree % 2:
-        raise ConfigError(
-            f"graph.degree = {config.degree}: nodes x degree must be even for random-regular "
-            f"(now {n} x {config.degree})."
-        )
-    if kind == "ring":
-        return nx.cycle_graph(n)
-    if kind == "complete":
-        return nx.complete_graph(n)
-    if kind == "star":
-        return nx.star_graph(n - 1)
-    if kind == "line":
-        return nx.path_graph(n)
-    if kind == "grid":
-        return _grid(n, config.columns)
-    if kind == "small-world":
-        return nx.connected_watts_strogatz_graph(
-            n, config.degree, config.rewire, tries=1000, seed=config.seed
-        )
-    for attempt in range(100):
-        seed = config.seed * 1000 + attempt
-        graph = (
-            nx.random_regular_graph(config.degree, n, seed=seed)
-            if kind == "random-regular"
-            else _nearest_neighbours(n, config.degree, seed)
-        )
-        if nx.is_connected(graph):
-            return graph
-    raise ConfigError(
-        f"graph: no connected {kind} graph of {n} nodes and degree {config.degree} was found in "
-        "100 draws; raise graph.degree or change graph.seed."
-    )
-
-
-def _grid(n: int, columns: int | None) -> nx.Graph:
-    if columns is None:
-        columns = next(c for c in range(math.isqrt(n), 0, -1) if n % c == 0)
-        columns = n // columns
-        if columns == n > 3:
-            raise ConfigError(
-                f"graph.nodes = {n}: a grid of {n} nodes is a line; choose another number, or "
-                "the generator line."
-            )
-    if n % columns:
-        raise ConfigError(
-            f"graph.columns = {columns}: a grid of {n} nodes needs a divisor of {n} as width."
-        )
-    grid = nx.grid_2d_graph(n // columns, columns)
-    return nx.relabel_nodes(grid, {(r, c): r * columns + c for r, c in grid})
-
-
-def _nearest_neighbours(n: int, k: int, seed: int) -> nx.Graph:
-    """Each of n random points of the unit square joined to its k nearest."""
-    points = stream(seed, "points").random((n, 2))
-    graph = nx.empty_graph(n)
-    for i, here in enumerate(points):
-        distance = ((points - here) ** 2).sum(axis=1)
-        distance[i] = np.inf
-        graph.add_edges_from((i, int(j)) for j in np.argpartition(distance, k)[:k])
-    return graph
-
-
 Pair = tuple[str, str, int | float | Literal["auto"] | None, float | None]
 """Two ids, and what their edge says of d_ij and τ."""
 
 
 def _generated(config: Config, graph: GraphConfig) -> tuple[list[str], list[Pair]]:
+    from sheafnet.graphs import generate_graph  # networkx, which nothing else here takes
+
     try:
         drawn = generate_graph(graph)
     except ConfigError as error:
@@ -270,14 +187,11 @@ def _dimension(
 
 
 def _check_connected(config: Config, nodes: tuple[Node, ...], edges: tuple[Edge, ...]) -> None:
-    graph = nx.Graph()
-    graph.add_nodes_from(node.index for node in nodes)
-    graph.add_edges_from((edge.tail, edge.head) for edge in edges)
-    alone = [nodes[i].id for i in nx.isolates(graph)]
-    if alone or len(nodes) < 2:
+    parts = sorted(_parts(len(nodes), edges), key=len)
+    alone = [nodes[part[0]].id for part in parts if len(part) == 1]
+    if alone or not nodes:
         who = ", ".join(alone[:5]) or "the network"
         raise config.fault(f"{who} has no edge; join every node to at least one other.", "edges")
-    parts = sorted(nx.connected_components(graph), key=len)
     if len(parts) > 1:
         sample = ", ".join(nodes[i].id for i in sorted(parts[0])[:5])
         raise config.fault(
@@ -285,3 +199,23 @@ def _check_connected(config: Config, nodes: tuple[Node, ...], edges: tuple[Edge,
             "Join the parts by an edge.",
             "edges",
         )
+
+
+def _parts(count: int, edges: tuple[Edge, ...]) -> list[list[int]]:
+    """The nodes that hang together, in the order of the first of each part."""
+    neighbours: list[list[int]] = [[] for _ in range(count)]
+    for edge in edges:
+        neighbours[edge.tail].append(edge.head)
+        neighbours[edge.head].append(edge.tail)
+    parts, seen = [], [False] * count
+    for first in range(count):
+        part = [] if seen[first] else [first]
+        seen[first] = True
+        for node in part:  # which grows meanwhile
+            for other in neighbours[node]:
+                if not seen[other]:
+                    seen[other] = True
+                    part.append(other)
+        if part:
+            parts.append(part)
+    return parts

@@ -47,7 +47,16 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
-    heavy = "torch", "ray", "matplotlib", "pyarrow"
+    heavy = "torch", "ray", "networkx", "matplotlib", "pyarrow"
     code = f"import sys, sheafnet.cli; print(*{{*{heavy}}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_an_actor_loads_only_what_its_nodes_need() -> None:
+    """Every host waits for it, and takes its memory: torch and Ray, but no graphs and pictures."""
+    needless = "networkx", "matplotlib", "pyarrow", "rich", "typer"
+    modules = "sheafnet.runtime.ray_cluster, sheafnet.runtime.host"
+    code = f"import sys, {modules}; print(*{{*{needless}}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

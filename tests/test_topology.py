@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from sheafnet.config import Config, GraphConfig
 from sheafnet.errors import ConfigError
-from sheafnet.topology import Topology, build_topology, generate_graph
+from sheafnet.graphs import generate_graph
+from sheafnet.topology import Topology, build_topology
 from tests.conftest import MakeConfig
 
 RANDOM_KINDS = ("knn", "random-regular", "small-world")
@@ -197,6 +198,30 @@ def test_an_edge_has_the_temperature_that_is_listed_with_it() -> None:
 def test_a_temperature_is_above_zero(tiny: MakeConfig, wrong: Any) -> None:
     with pytest.raises(ConfigError, match=r"edges\.1\.temperature"):
         tiny(f"edges.1.temperature={wrong}")
+
+
+@settings(deadline=None)
+@given(nodes=st.integers(2, 12), chance=st.floats(0.0, 0.5), seed=st.integers(0, 2**32 - 1))
+def test_a_graph_is_refused_where_networkx_sees_parts(nodes: int, chance: float, seed: int) -> None:
+    graph = nx.gnp_random_graph(nodes, chance, seed=seed)
+    given_ = {
+        "nodes": [f"n{k}" for k in graph],
+        "edges": [[f"n{i}", f"n{j}"] for i, j in graph.edges],
+    }
+    alone = [f"n{k}" for k in nx.isolates(graph)]
+    parts = nx.number_connected_components(graph)
+    if alone:
+        assert refusal(**given_).startswith(f"t: {', '.join(alone[:5])} has no edge")
+    elif parts > 1:
+        smallest = min(map(len, nx.connected_components(graph)))
+        message = refusal(**given_)
+        assert f"falls into {parts} parts" in message
+        named = message.partition("one of them is ")[2].partition(". Join")[0].split(", ")
+        part = nx.node_connected_component(graph, int(named[0][1:]))
+        assert named == [f"n{k}" for k in sorted(part)[:5]]
+        assert len(part) == smallest
+    else:
+        assert len(topology(**given_).edges) == graph.number_of_edges()
 
 
 # Comparison spaces.

@@ -29,7 +29,7 @@ from sheafnet.runtime.pilot import wants_pilot
 from sheafnet.runtime.plan import Plan
 from sheafnet.runtime.simulate import resume, simulate
 from sheafnet.studies.tables import print_beside, print_run
-from sheafnet.topology import build_topology, generate_graph
+from sheafnet.topology import build_topology
 from sheafnet.validation import check_model
 from sheafnet.version import __version__
 
@@ -237,6 +237,8 @@ def _topology(
         },
         source=source,
     )
+    from sheafnet.graphs import generate_graph
+
     drawn = generate_graph(graph)
     ids = [f"{prefix}{index}" for index in range(nodes)]
     values = {

@@ -63,8 +63,10 @@ class Plan:
         return self.method.topology
 
     @classmethod
-    def open(cls, config: Config) -> "Plan":
+    def open(cls, config: Config, topology: Topology | None = None) -> "Plan":
         """Check `config` as a whole.
+
+        `topology` is that of `config` where somebody has built it before.
 
         Raises:
             ConfigError: graph, encoder, modality or sizes do not fit together, a module of
@@ -74,7 +76,7 @@ class Plan:
         """
         for problem in filter(None, map(problem_of_import, config.imports)):
             raise config.fault(problem, "imports")
-        method = Method.open(config, build_topology(config))
+        method = Method.open(config, topology or build_topology(config))
         topology = method.topology
         dataset = open_dataset(config, topology)
         for node in topology.nodes:

@@ -31,6 +31,7 @@ from sheafnet.runtime.report import HostSize, Parameters, Report
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.runtime.scratch import ScratchFolder
 from sheafnet.runtime.summary import Summary
+from sheafnet.topology import Topology
 from sheafnet.version import __version__
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -66,10 +67,16 @@ class HostProcess:
     """
 
     def __init__(
-        self, config: Config, run: Path, placement: Sequence[Sequence[int]], at: int
+        self,
+        config: Config,
+        topology: Topology,
+        run: Path,
+        placement: Sequence[Sequence[int]],
+        at: int,
     ) -> None:
         _end_with_parent()
         self._config = config  # all else happens in calls, whose errors come back as they are
+        self._topology = topology
         self._run = run
         self._placement = placement
         self._at = at
@@ -78,7 +85,7 @@ class HostProcess:
 
     def listen(self, bind: str, spins: bool) -> SocketAddress:
         """Open the plan, and the socket for what arrives; returns where it listens."""
-        self._plan = Plan.open(self._config)
+        self._plan = Plan.open(self._config, self._topology)
         ports = None
         if bind.startswith("tcp://"):
             bind = f"tcp://{ray.util.get_node_ip_address()}"
@@ -189,7 +196,7 @@ class RayPool:
         return (
             ray.remote(concurrency_groups={"control": 1})(HostProcess)
             .options(num_cpus=0, num_gpus=share, scheduling_strategy=_on(machine))
-            .remote(self._plan.config, self._run, self._placement, at)
+            .remote(self._plan.config, self._plan.topology, self._run, self._placement, at)
         )
 
     def _listen(self, hosts: Sequence[int], incarnation: int) -> None:
@@ -336,12 +343,14 @@ class CoordinatorProcess:
     def __init__(
         self,
         config: Config,
+        topology: Topology,
         directory: Path,
         machines: Sequence[Machine],
         socket_folder: str | None,
     ) -> None:
         _end_with_parent()
         self._config = config
+        self._topology = topology
         self._directory = RunDirectory(directory)
         self._machines = machines
         self._folder = socket_folder
@@ -350,7 +359,7 @@ class CoordinatorProcess:
         """Open the plan and start the hosts."""
         self._held = self._directory.hold_books()
         self._held.__enter__()  # for as long as this process lives
-        plan = Plan.open(self._config)
+        plan = Plan.open(self._config, self._topology)
         pool = RayPool(plan, self._directory.path, self._machines, self._folder)
         self._coordinator = Coordinator(plan, pool, self._directory)
         self._coordinator.start(checkpoint)
@@ -410,6 +419,7 @@ class RaySession:
             .options(num_cpus=0, max_concurrency=2, scheduling_strategy=_on(here))
             .remote(
                 self._plan.config,
+                self._plan.topology,
                 self._directory.path.resolve(),
                 machines,
                 str(self._scratch.path) if transport == "ipc" else None,

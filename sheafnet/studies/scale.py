@@ -18,7 +18,6 @@ from sheafnet.studies.folder import StudyFolder, default_folder
 from sheafnet.studies.growth import exponent, fitted_sizes
 from sheafnet.studies.round_cost import PHASES, RoundCost, TimedPhase
 from sheafnet.studies.running import CellRunner, Failure, OnStudyProgress, Outcome
-from sheafnet.topology import generate_graph
 from sheafnet.validation import nearest
 from sheafnet.version import __version__
 
@@ -355,6 +354,8 @@ def _cell(
 
 
 def _check_graph(cell: Cell, kind: str, nodes: int, degree: int | None) -> None:
+    from sheafnet.graphs import generate_graph
+
     assert cell.config.graph is not None
     try:
         generate_graph(cell.config.graph)

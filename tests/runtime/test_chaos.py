@@ -136,7 +136,7 @@ def test_a_survivor_lets_go_of_its_nodes_before_it_makes_them_anew(
 ) -> None:
     monkeypatch.setattr("sheafnet.runtime.ray_cluster._end_with_parent", lambda: None)
     config = tiny()
-    process = HostProcess(config, tmp_path, [[0, 1, 2, 3]], 0)
+    process = HostProcess(config, Plan.open(config).topology, tmp_path, [[0, 1, 2, 3]], 0)
     addresses = {0: process.listen(f"ipc://{tmp_path}/0", spins=True)}
     process.abort()  # nothing to end yet
     process.connect(addresses, None, 0)
