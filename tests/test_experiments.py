@@ -46,7 +46,7 @@ def parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
 
 
 def test_every_question_of_the_method_is_asked() -> None:
-    assert [e.name for e in RUN.experiments()] == [f"e{k}" for k in range(1, 15)]
+    assert [e.name for e in RUN.experiments()] == [f"e{k}" for k in range(1, 16)]
 
 
 @pytest.mark.parametrize("quick", [False, True])
