@@ -239,7 +239,9 @@ def test_unknown_keys_of_graph_nodes_and_edges(refusal, file):
         "Known: id, modality, encoder, embedding_dim."
     )
     message = refusal(LISTED.replace("- [left, right]", "- between: [left, right]\n    dim: 3"))
-    assert message == f"{file}:8: edges.0.dim: unknown key. Known: between, comparison_dim, link."
+    assert message == (
+        f"{file}:8: edges.0.dim: unknown key. Known: between, comparison_dim, temperature, link."
+    )
 
 
 @pytest.mark.parametrize("key", ["int", "float", "a[b", "literal['all']", ""])
