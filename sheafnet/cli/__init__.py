@@ -223,6 +223,8 @@ def _topology(
     ] = None,
 ) -> None:
     """Write the YAML of a generated network, nodes and edges listed, ready to edit."""
+    from sheafnet.graphs import generate_graph
+
     source = f"sheafnet topology {kind.value}"
     graph = check_model(
         GraphConfig,
@@ -237,8 +239,6 @@ def _topology(
         },
         source=source,
     )
-    from sheafnet.graphs import generate_graph
-
     drawn = generate_graph(graph)
     ids = [f"{prefix}{index}" for index in range(nodes)]
     values = {
