@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sheafnet.bench.frames import block, decoded, encoded
+from sheafnet.bench.frames import block, decoded, encoded, place_for
 from sheafnet.bench.messages import _WIRES as WIRES
 from sheafnet.bench.messages import KIB, Channel, end, median_us, payload_of
 
@@ -75,6 +75,16 @@ def test_frames_come_back_as_they_were() -> None:
         values = payload_of(kib)
         assert (decoded(encoded(values), 32) == values).all()
         assert 21 <= len(encoded(values)) - values.nbytes <= 32
+
+
+@pytest.mark.parametrize("kib", KIB)
+def test_a_copy_goes_half_a_page_away(kib: int) -> None:
+    values = payload_of(kib)
+    place = place_for(values)
+    assert (place.ctypes.data - values.ctypes.data) % 4096 == 2048
+    np.copyto(place, values)
+    assert place.shape == values.shape
+    assert (place == values).all()
 
 
 def test_a_block_times_copy_encode_and_decode_of_each_size() -> None:

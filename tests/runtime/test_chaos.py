@@ -21,6 +21,7 @@ import yaml
 from ray.exceptions import RayError
 
 import sheafnet
+from sheafnet.config import Config
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.host import Host
 from sheafnet.runtime.machines import this_machine
@@ -129,6 +130,26 @@ def test_both_hosts_die_and_one_of_those_in_their_place(tiny: MakeConfig, tmp_pa
     assert len(directory.about()["recoveries"]) == 2
     sheafnet.simulate(tiny("run.stretch=2"), run_dir=tmp_path / "whole")
     assert artifacts(tmp_path / "run") == artifacts(tmp_path / "whole")
+
+
+def test_a_host_takes_the_graph_that_was_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sheafnet.runtime.ray_cluster._end_with_parent", lambda: None)
+    graph = {"generator": "random-regular", "nodes": 6, "degree": 3}
+    config = Config.model_validate({"name": "drawn", "dataset": "synthetic", "graph": graph})
+    drawn = Plan.open(config).topology
+
+    def refuse(_: object) -> None:
+        raise AssertionError("the graph was drawn again")
+
+    monkeypatch.setattr("sheafnet.graphs.generate_graph", refuse)
+    with pytest.raises(AssertionError):
+        Plan.open(config)
+    process = HostProcess(config, drawn, tmp_path, [range(6)], 0)
+    process.listen(f"ipc://{tmp_path}/0", spins=True)
+    assert process._plan.topology == drawn
+    process._hub.close()
 
 
 def test_a_survivor_lets_go_of_its_nodes_before_it_makes_them_anew(
