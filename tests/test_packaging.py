@@ -5,10 +5,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from sheafnet.version import __version__
 
@@ -95,3 +99,22 @@ def test_it_works_from_any_folder(archives: tuple[Path, Path], tmp_path: Path) -
 def test_an_editable_install_reads_the_topologies_in_place() -> None:
     """No copy that could fall behind lies in the package of the checkout."""
     assert not (ROOT / "sheafnet" / "topologies").exists()
+
+
+def test_every_pinned_version_allows_the_oldest_python() -> None:
+    """That of 3.11.0 itself: a pin that asked for 3.11.5 kept Debian's 3.11.2 from installing."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (oldest,) = SpecifierSet(project["requires-python"])
+    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]]
+    asked: dict[str, str | None] = {}
+    for pin in pins:
+        try:
+            about = metadata(pin.name)
+        except PackageNotFoundError:
+            continue  # of another platform
+        if pin.specifier.contains(about["Version"], prereleases=True):
+            asked[pin.name] = about["Requires-Python"]
+    assert len(asked) > 0.9 * len(pins)
+    assert str(oldest) == ">=3.11"
+    refused = {name: a for name, a in asked.items() if not SpecifierSet(a or "").contains("3.11.0")}
+    assert refused == {}

@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from sheafnet.errors import DivergenceError, FrameError, ProtocolError
 from sheafnet.network.frame import (
     Address,
@@ -27,7 +25,7 @@ from sheafnet.network.frame import (
 )
 from sheafnet.network.ledger import Count, Fate, Key, Ledger, key_of, measure
 from sheafnet.network.links import ARRIVES, Links, Lot
-from sheafnet.network.payload import Array, WireDtype, pack, unpack
+from sheafnet.network.payload import Array, WireDtype, all_finite, pack, unpack
 from sheafnet.network.radio import Sending
 from sheafnet.network.reception import Reception
 from sheafnet.seeds import stream
@@ -327,7 +325,7 @@ class Endpoint:
                 f"this edge carries (at most {max(limit, 0)}, {edge.dim}) and nothing else"
             )
         _check_rows(kind, limit, len(array), mask)
-        if not np.isfinite(array).all():
+        if not all_finite(array):
             raise DivergenceError(
                 f"node {self._topology.nodes[self.node].id}, edge {self._arrow(edge, self.node)}, "
                 f"{kind.phase} round {round_}: the {kind.name.lower()} has NaN or infinite values. "

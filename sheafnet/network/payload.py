@@ -144,9 +144,18 @@ def unpack(payload: bytes, dtype: WireDtype, rows: int, dim: int) -> Array:
         values = _widened(np.frombuffer(payload, dtype=_BFLOAT16)).astype(np.float32)
     else:
         values = _stepped(payload, dtype, rows, dim)
-    if not np.isfinite(values).all():
+    if not all_finite(values):
         raise FrameError("a payload with NaN or infinite values")
     return values.reshape(rows, dim)
+
+
+def all_finite(values: Array) -> bool:
+    """Whether no value is NaN or infinite.
+
+    One pass of a sum of squares tells of nearly all tensors: it is finite only if every value is.
+    Of larger values than the root of the largest number it is not, and each is looked at.
+    """
+    return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
 
 
 def _stepped(payload: bytes, dtype: WireDtype, rows: int, dim: int) -> Array:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sheafnet.errors import FrameError
-from sheafnet.network.payload import WireDtype, pack, payload_bytes, unpack
+from sheafnet.network.payload import WireDtype, all_finite, pack, payload_bytes, unpack
 
 FLOAT32, FLOAT16 = WireDtype.FLOAT32, WireDtype.FLOAT16
 BFLOAT16, INT8 = WireDtype.BFLOAT16, WireDtype.INT8
@@ -397,6 +397,21 @@ def test_one_value_that_is_not_finite(dtype, bits, place):
 def test_an_int8_scale_that_makes_values_infinite(scale, level):
     with pytest.raises(FrameError, match="NaN or infinite"):
         unpack(bytes.fromhex(scale) + struct.pack("2b", 0, level), INT8, 1, 2)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 20_001])  # the last in several threads of a BLAS
+@pytest.mark.parametrize("others", [0.0, 1.5, -1.9e19, FLOAT32_MAX])  # squares of 1.9e19 overflow
+def test_finite_values_are_told_from_others_wherever_they_stand(size, others):
+    values = np.full((size, 2), others, dtype=np.float32)
+    assert all_finite(values)
+    assert all_finite(values[:, 0])
+    for value in (math.nan, math.inf, -math.inf):
+        for place in {0, size // 2, size - 1}:
+            other = values.copy()
+            other[place, 1] = value
+            assert not all_finite(other)
+            assert not all_finite(other[:, 1])
+            assert all_finite(other[:, 0])
 
 
 HOSTILE = {
