@@ -17,6 +17,7 @@ from sheafnet.errors import (
     DivergenceError,
     Interrupted,
     PluginError,
+    RunDirectoryError,
     SheafnetError,
 )
 from sheafnet.network.profiles import PROFILES, profiles_of
@@ -634,12 +635,24 @@ def test_versions_of_plugins_are_kept_and_tell_runs_of_a_study_apart(
     directory = RunDirectory.create(config, "run")
     told = {k: v for k, v in directory.about()["versions"].items() if k.startswith("kept")}
     assert told == {"kept-a": "1.2", "kept-b": "1.2", "kept-c": "1.2"}
+    assert directory.resumable() == config
     key = Cell(config, ()).key
     assert key == Cell(config, ()).key
     (site / "kept_a-1.2.dist-info" / "METADATA").write_text("Name: kept-a\nVersion: 1.3\n")
     assert Cell(config, ()).key != key
     directory.mark_resumed(config, 0, [])
     assert directory.about()["resumed"][0]["versions"]["kept-a"] == "1.3"
+    with pytest.raises(
+        RunDirectoryError, match=r"run: was begun with the plug-in kept-a 1\.2; .*1\.3"
+    ):
+        directory.resumable()
+    began = {"sheafnet": sheafnet.__version__, "kept-a": "1.3", "kept-c": "1.2", "gone": "0.1"}
+    directory.mark("running", versions=began)
+    with pytest.raises(RunDirectoryError, match=r"gone 0\.1; here it is of no version"):
+        directory.resumable()
+    directory.mark("running", versions={k: v for k, v in began.items() if k != "gone"})
+    with pytest.raises(RunDirectoryError, match=r"kept-b of no version; here it is 1\.2"):
+        directory.resumable()
     assert "plugins" not in Cell(tiny(), ()).resolved
 
 

@@ -15,6 +15,7 @@ fewer steps.
 
 import math
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,7 @@ _LARGEST = {WireDtype.FLOAT16: 65504.0}
 """Where a dtype saturates, if not at the largest bfloat16."""
 
 
+@lru_cache
 def payload_bytes(dtype: WireDtype, rows: int, dim: int) -> int:
     """Size of the payload of a (rows, dim) tensor: the analytic floor of a message."""
     if rows == 0 or dtype is WireDtype.NONE:
@@ -137,7 +139,7 @@ def unpack(payload: bytes, dtype: WireDtype, rows: int, dim: int) -> Array:
         return np.zeros((0, dim), dtype=np.float32)
     values: Array
     if dtype is WireDtype.FLOAT32:
-        values = np.frombuffer(payload, dtype=_FLOAT32).astype(np.float32)
+        values = np.ndarray((rows, dim), _FLOAT32, payload).astype(np.float32)
     elif dtype is WireDtype.FLOAT16:
         values = np.frombuffer(payload, dtype="<f2").astype(np.float32)
     elif dtype is WireDtype.BFLOAT16:

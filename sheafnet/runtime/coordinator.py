@@ -82,7 +82,7 @@ class Coordinator:
         self._pool = pool
         self._directory = directory
         self._edges = contrasted(plan.method)
-        self._incarnation = int(directory.about().get("incarnation", 0))
+        self._incarnation: int = directory.about().get("incarnation", 0)
         self._checkpoints = Checkpoints(directory.path)
         self._stale = 0
         self._furthest = 0

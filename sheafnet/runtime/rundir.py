@@ -64,6 +64,15 @@ _FREE = tuple(
 PILOT = "pilot"
 """The run directory of a run's pilot, in its own."""
 Status = Literal["running", "finished", "interrupted", "diverged", "failed"]
+_KINDS = {
+    "status": str,
+    "versions": dict,
+    "incarnation": int,
+    "recoveries": list,
+    "resumed": list,
+    "pilot": dict,
+}
+"""What run.json has where it has it."""
 _PACKAGES = ("sheafnet", "ray", "torch", "numpy", "pyzmq", "msgpack", "pydantic", "networkx")
 
 
@@ -136,8 +145,19 @@ class RunDirectory:
         return directory
 
     def about(self) -> dict[str, Any]:
-        """The contents of run.json."""
-        return self._json("run.json")
+        """The contents of run.json.
+
+        Raises:
+            RunDirectoryError: it cannot be read, or what a run goes on from is of another kind.
+        """
+        found = self._json("run.json")
+        for key, kind in _KINDS.items():
+            if key in found and type(found[key]) is not kind:
+                raise RunDirectoryError(
+                    f"{self.path / 'run.json'}: its {key} is not what a run writes there; it was "
+                    "damaged or changed."
+                )
+        return found
 
     def config(self) -> dict[str, Any]:
         """The contents of config.yaml."""
@@ -153,8 +173,8 @@ class RunDirectory:
             overrides: ``run.KEY=VALUE`` of keys that change no result.
 
         Raises:
-            RunDirectoryError: the run is finished, of another version, or its configuration was
-                changed.
+            RunDirectoryError: the run is finished, of another version of sheafnet or of a plug-in,
+                or its configuration was changed.
             ConfigError: an override would change the result, or is wrong.
         """
         about = self.about()
@@ -180,7 +200,21 @@ class RunDirectory:
         given = dict(override.split("=", 1) for override in overrides if "=" in override)
         if given.get("run.backend") == "local":  # which no cluster's address and ports are for
             overrides = ["run.address=null", "run.ports=null", *overrides]
-        return load_config(self.path / "config.yaml", overrides)
+        config = load_config(self.path / "config.yaml", overrides)
+        self._refuse_other_plugins(about.get("versions", {}), distributions(config))
+        return config
+
+    def _refuse_other_plugins(self, wrote: Mapping[str, str], here: Mapping[str, str]) -> None:
+        """Refuse code of others in another version than began the run."""
+        known = ("python", *_PACKAGES)
+        began = {name: version for name, version in wrote.items() if name not in known}
+        for name in sorted(began.keys() | here.keys()):
+            then, now = (found.get(name, "of no version") for found in (began, here))
+            if then != now:
+                raise RunDirectoryError(
+                    f"{self.path}: was begun with the plug-in {name} {then}; here it is {now}, "
+                    "which may compute something else. Go on with the version that began it."
+                )
 
     def mark_resumed(self, config: Config, done: int, refused: Sequence[str]) -> None:
         """Note that the run of `config` goes on from the checkpoint after `done` stretches."""
@@ -193,7 +227,7 @@ class RunDirectory:
         }
         self.mark(
             "running",
-            incarnation=int(about.get("incarnation", 0)) + 1,
+            incarnation=about.get("incarnation", 0) + 1,
             resumed=[*about.get("resumed", []), note],
             error=None,
             ended=None,
