@@ -1,6 +1,7 @@
 """Small runs that several tests share."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 import sheafnet
 from sheafnet.config import Config
 from sheafnet.document import apply_override
+from sheafnet.runtime.coordinator import Progress
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.validation import check_model
 
@@ -90,13 +92,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def tiny() -> MakeConfig:
     """The tiny run with overrides, as ``tiny("training.rounds=3")``."""
 
-    def make(*overrides: str) -> Config:
-        values = yaml.safe_load(yaml.safe_dump(TINY))
-        for override in overrides:
-            apply_override(values, override)
-        return check_model(Config, values)
+    return tiny_config
 
-    return make
+
+def tiny_config(*overrides: str) -> Config:
+    """The same, where no fixture reaches."""
+    values = yaml.safe_load(yaml.safe_dump(TINY))
+    for override in overrides:
+        apply_override(values, override)
+    return check_model(Config, values)
+
+
+def broken_off(config: Config, folder: Path) -> list[Path]:
+    """A finished run at folder/whole, and what a kill after each of its stretches leaves."""
+    left: list[Path] = []
+
+    def copy(_: Progress) -> None:
+        left.append(folder / f"killed-{len(left)}")
+        shutil.copytree(folder / "whole", left[-1])
+
+    sheafnet.simulate(config, run_dir=folder / "whole", on_progress=copy)
+    return left
 
 
 def artifacts(directory: Path) -> dict[str, Any]:

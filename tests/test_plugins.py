@@ -656,6 +656,15 @@ def test_versions_of_plugins_are_kept_and_tell_runs_of_a_study_apart(
     assert "plugins" not in Cell(tiny(), ()).resolved
 
 
+def test_code_of_a_package_that_sheafnet_needs_too_is_no_other_on_resume(
+    tiny: MakeConfig, tmp_path: Path
+) -> None:
+    config = tiny("imports=[msgpack]")
+    directory = RunDirectory.create(config, tmp_path / "run")
+    assert directory.about()["versions"]["msgpack"]
+    assert directory.resumable() == config
+
+
 # Looked at.
 
 

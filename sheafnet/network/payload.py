@@ -139,7 +139,7 @@ def unpack(payload: bytes, dtype: WireDtype, rows: int, dim: int) -> Array:
         return np.zeros((0, dim), dtype=np.float32)
     values: Array
     if dtype is WireDtype.FLOAT32:
-        values = np.ndarray((rows, dim), _FLOAT32, payload).astype(np.float32)
+        values = np.frombuffer(payload, dtype=_FLOAT32).astype(np.float32)
     elif dtype is WireDtype.FLOAT16:
         values = np.frombuffer(payload, dtype="<f2").astype(np.float32)
     elif dtype is WireDtype.BFLOAT16:

@@ -206,10 +206,8 @@ class RunDirectory:
 
     def _refuse_other_plugins(self, wrote: Mapping[str, str], here: Mapping[str, str]) -> None:
         """Refuse code of others in another version than began the run."""
-        known = ("python", *_PACKAGES)
-        began = {name: version for name, version in wrote.items() if name not in known}
-        for name in sorted(began.keys() | here.keys()):
-            then, now = (found.get(name, "of no version") for found in (began, here))
+        for name in sorted(wrote.keys() - {"python", *_PACKAGES} | here.keys()):
+            then, now = (found.get(name, "of no version") for found in (wrote, here))
             if then != now:
                 raise RunDirectoryError(
                     f"{self.path}: was begun with the plug-in {name} {then}; here it is {now}, "

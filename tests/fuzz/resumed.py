@@ -18,32 +18,18 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import yaml
-
 import sheafnet
-from sheafnet.config import Config
 from sheafnet.errors import ConfigError, RunDirectoryError
-from sheafnet.runtime.coordinator import Progress
-from sheafnet.validation import check_model
-from tests.conftest import TINY, artifacts
-from tests.fuzz.runs import damage
+from tests.conftest import artifacts, broken_off, tiny_config
+from tests.fuzz.runs import damage, tell
 
 LOGS = ("rounds.jsonl", "ledger.jsonl")
-_OFTEN = {"run": TINY["run"] | {"checkpoint_every": 1, "stretch": 2}}
 
 
 def break_off(folder: Path, after: int = 3) -> tuple[Path, dict[str, Any]]:
     """A run that was killed after some stretches, and what it would have left at its end."""
-    seen: list[Progress] = []
-
-    def copy(progress: Progress) -> None:
-        seen.append(progress)
-        if len(seen) == after:
-            shutil.copytree(folder / "whole", folder / "broken")
-
-    config = check_model(Config, yaml.safe_load(yaml.safe_dump(TINY | _OFTEN)))
-    sheafnet.simulate(config, run_dir=folder / "whole", on_progress=copy)
-    return folder / "broken", artifacts(folder / "whole")
+    left = broken_off(tiny_config("run.checkpoint_every=1", "run.stretch=2"), folder)
+    return left[after - 1], artifacts(folder / "whole")
 
 
 def files(run: Path) -> list[Path]:
@@ -108,9 +94,7 @@ def main() -> int:
     begin = time.perf_counter()
     tally = fuzz(broken, whole, given.inputs, given.seed)
     shutil.rmtree(folder)
-    print(f"{tally.total():,} damaged runs resumed in {time.perf_counter() - begin:.0f} s")
-    for name, count in sorted(tally.items()):
-        print(f"  {count:7,}  {name}")
+    tell(tally, "damaged runs resumed", begin)
     return 0
 
 

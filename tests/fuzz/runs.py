@@ -18,16 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-import yaml
 from rich.console import Console
 
-from sheafnet.config import Config
 from sheafnet.errors import RunDirectoryError
 from sheafnet.runtime.loaded import load_run
 from sheafnet.runtime.simulate import simulate
 from sheafnet.studies.tables import print_run
-from sheafnet.validation import check_model
-from tests.conftest import TINY
+from tests.conftest import tiny_config
 
 READ = ("run.json", "config.yaml", "rounds.jsonl", "ledger.jsonl", "summary.json")
 _TOKENS = (
@@ -38,8 +35,7 @@ _TOKENS = (
 
 def make_runs(folder: Path) -> list[Path]:
     """A finished run and one that broke off."""
-    config = check_model(Config, yaml.safe_load(yaml.safe_dump(TINY)))
-    simulate(config, run_dir=folder / "finished")
+    simulate(tiny_config(), run_dir=folder / "finished")
     shutil.copytree(folder / "finished", folder / "broken")
     (folder / "broken" / "summary.json").unlink()
     return [folder / "finished", folder / "broken"]
@@ -131,10 +127,15 @@ def main() -> int:
     begin = time.perf_counter()
     tally = fuzz(runs, given.inputs, given.seed)
     shutil.rmtree(folder)
-    print(f"{tally.total():,} damaged run directories in {time.perf_counter() - begin:.0f} s")
+    tell(tally, "damaged run directories", begin)
+    return 0
+
+
+def tell(tally: Counter[str], what: str, begin: float) -> None:
+    """Print the counts, and the seconds since `begin` of the performance counter."""
+    print(f"{tally.total():,} {what} in {time.perf_counter() - begin:.0f} s")
     for name, count in sorted(tally.items()):
         print(f"  {count:7,}  {name}")
-    return 0
 
 
 if __name__ == "__main__":

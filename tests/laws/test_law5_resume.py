@@ -8,28 +8,15 @@ from pathlib import Path
 import pytest
 
 import sheafnet
-from sheafnet.config import Config
 from sheafnet.errors import Interrupted
 from sheafnet.runtime.checkpoint import Checkpoints
 from sheafnet.runtime.coordinator import Progress
 from sheafnet.runtime.rundir import RunDirectory
-from tests.conftest import SHOWER, STORM, MakeConfig, artifacts
+from tests.conftest import SHOWER, STORM, MakeConfig, artifacts, broken_off
 
 EVERY = ("run.checkpoint_every=1", "run.stretch=2", "evaluation.every=4")
 STRETCHES = 2 + 1 + 1 + 1 + 2
 """Training of 4, evaluation, of 2 more, evaluation, inference of 4, two rounds a stretch."""
-
-
-def broken_off(config: Config, folder: Path) -> list[Path]:
-    """A finished run at folder/whole, and what a kill after each of its stretches leaves."""
-    left: list[Path] = []
-
-    def copy(_: Progress) -> None:
-        left.append(folder / f"killed-{len(left)}")
-        shutil.copytree(folder / "whole", left[-1])
-
-    sheafnet.simulate(config, run_dir=folder / "whole", on_progress=copy)
-    return left
 
 
 def logs(run: Path) -> tuple[bytes, bytes]:
