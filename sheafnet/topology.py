@@ -50,6 +50,10 @@ class Edge:
         """The node that sends in `direction`."""
         return self.head if direction else self.tail
 
+    def receiver(self, direction: int) -> int:
+        """The node that what goes in `direction` is for."""
+        return self.tail if direction else self.head
+
 
 @dataclass(frozen=True)
 class Topology:

@@ -56,7 +56,11 @@ def test_the_command_line_loads_nothing_heavy() -> None:
 def test_an_actor_loads_only_what_its_nodes_need() -> None:
     """Every host waits for it, and takes its memory: torch and Ray, but no graphs and pictures."""
     needless = "networkx", "matplotlib", "pyarrow", "rich", "typer"
-    modules = "sheafnet.runtime.ray_cluster, sheafnet.runtime.host"
-    code = f"import sys, {modules}; print(*{{*{needless}}} & {{*sys.modules}})"
+    code = (
+        "import gc, sys; from sheafnet.runtime.ray_cluster import _import_torch\n"
+        "_import_torch(); from sheafnet.runtime import host\n"
+        f"print('torch' in sys.modules, gc.isenabled(), *{{*{needless}}} & {{*sys.modules}})\n"
+        "gc.collect(); print(gc.get_freeze_count() > 100_000 > len(gc.get_objects()))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    assert done.stdout.split() == ["True", "True", "True"]

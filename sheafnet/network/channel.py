@@ -9,7 +9,7 @@ kind without a place in the method, a second copy.
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sheafnet.errors import DivergenceError, FrameError, ProtocolError
 from sheafnet.network.frame import (
@@ -45,8 +45,7 @@ _REPLIES = frozenset({Kind.ANSWER, Kind.ESTIMATE})
 """Kinds whose rows, and so their mask, are among those that were asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What arrived: `array` is (rows, d_ij); `mask` names its rows in the batch, or is None."""
 
     array: Array
@@ -66,10 +65,23 @@ class Limits:
     stochastic: dict[Kind, int] = field(default_factory=dict)
     """The seed of each kind whose int8 is rounded stochastically; all others round to nearest."""
 
-    @property
-    def unread(self) -> int:
-        """Frames of one edge that may wait unread: as many rounds, whatever their steps."""
-        return UNREAD_LIMIT * (1 + self.iterations)
+
+@dataclass(slots=True)
+class _Side:
+    """An edge as one of its two nodes sees it."""
+
+    edge: Edge
+    peer: int
+    """The node at the other end."""
+    outgoing: int
+    """The direction of what is sent here."""
+    peer_incarnation: int = 0
+    unread: int = 0
+    """Frames that have arrived and were not taken yet."""
+    taken: dict[Kind, int] = field(default_factory=dict)
+    """The number of the last frame of each kind that was asked for by `take`."""
+    asked: tuple[int, Mask] | None = None
+    """The round and the rows of the last request that was sent."""
 
 
 class Transport(Protocol):
@@ -106,18 +118,18 @@ class Endpoint:
         self.node = node
         self.ledger = Ledger()
         self._topology = topology
-        self._edges = {edge.index: edge for edge in topology.incident(node)}
+        self._sides = {
+            edge.index: _Side(edge, edge.other(node), edge.direction(node))
+            for edge in topology.incident(node)
+        }
         self._limits = limits
+        self._most_unread = UNREAD_LIMIT * (1 + limits.iterations)
         self._transport = transport
         self._incarnation = incarnation
         self._links = links
         self._reception = None if links is None else Reception(links, topology, node)
-        self._peer_incarnation = dict.fromkeys(self._edges, 0)
         self._mail: dict[Address, Message] = {}
-        self._unread = dict.fromkeys(self._edges, 0)
-        self._last_taken: dict[tuple[int, Kind], int] = {}
         self._missed: set[Address] = set()
-        self._asked: dict[int, tuple[int, Mask]] = {}
         self._seconds = 0.0
         self._radio = radio
         self._sendings: list[Sending] = []
@@ -130,7 +142,7 @@ class Endpoint:
         array: Array | None = None,
         mask: Mask | None = None,
     ) -> bool:
-        """Encode once, count that buffer, hand it over; over a simulated link, at every attempt.
+        """Encode once, hand that buffer over, count it; over a simulated link, at every attempt.
 
         Args:
             edge: index of an edge of this node.
@@ -149,46 +161,45 @@ class Endpoint:
             DivergenceError: the array is not finite.
         """
         begin = time.thread_time()
-        own, round_ = self._edge(edge), round_of(kind, number)
+        side, round_ = self._side(edge), round_of(kind, number)
+        direction = side.outgoing
         try:
-            rows = self._checked_rows(own, kind, round_, array, mask)
+            rows = self._checked_rows(side, kind, round_, array, mask)
         except ProtocolError as error:
-            arrow = self._arrow(own, self.node)
+            arrow = self._topology.arrow(edge, direction)
             raise ProtocolError(f"{arrow}, round {round_}: {error}") from None
-        dtype = WireDtype.NONE if array is None else self._limits.dtypes[kind]
-        key = Key(kind.phase, round_, edge, own.direction(self.node))
-        seed, draws = self._limits.stochastic.get(kind), None
-        if seed is not None:
-            draws = stream(seed, "rounding", edge, key.direction, kind.name, round_)
+        dtype, draws = WireDtype.NONE if array is None else self._limits.dtypes[kind], None
+        if kind in self._limits.stochastic:
+            seed = self._limits.stochastic[kind]
+            draws = stream(seed, "rounding", edge, direction, kind.name, round_)
         frame = Frame(
             kind=kind,
             run=self._limits.run,
             incarnation=self._incarnation,
             round=number,
             edge=edge,
-            direction=key.direction,
+            direction=direction,
             dtype=dtype,
             rows=rows,
             mask=None if mask is None else pack_mask(mask),
             payload=b"" if array is None else pack(array, dtype, draws),
         )
         if kind is Kind.REQUEST and mask is not None:
-            self._asked[edge] = round_, mask.copy()
+            side.asked = round_, mask.copy()
         buffer = encode(frame)
-        count, receiver = measure(frame, len(buffer)), own.other(self.node)
         attempts = _ONCE
         if self._links is not None:
-            attempts = self._links.attempts(kind, number, edge, key.direction)
+            attempts = self._links.attempts(kind, number, edge, direction)
+        for _ in attempts:
+            self._transport.send(side.peer, buffer)
+        key, count = key_of(frame), measure(frame, len(buffer))
         for _ in attempts:
             self.ledger.record("sent", key, count)
-            self._transport.send(receiver, buffer)
         if self._radio and attempts:
             heard = sum(_HEARD[lot] for lot in attempts)
             size, times = len(buffer), len(attempts)
             step = step_of(number) if kind is Kind.ESTIMATE else 0
-            self._sendings.append(
-                Sending(kind, edge, key.direction, round_, size, times, heard, step)
-            )
+            self._sendings.append(Sending(kind, edge, direction, round_, size, times, heard, step))
         self._seconds += time.thread_time() - begin
         return bool(attempts) and attempts[-1] in ARRIVES
 
@@ -208,35 +219,34 @@ class Endpoint:
         Raises:
             ProtocolError: the frame is refused, and counted as rejected.
         """
-        address = (frame.edge, frame.kind, frame.round)
-        count = measure(frame, size)
+        key, count = key_of(frame), measure(frame, size)
         fate: Fate | None = "rejected"
         try:
-            edge = self._edge(frame.edge)
+            side = self._side(frame.edge)
             try:
-                message = self._checked(edge, frame)
+                message = self._checked(side, frame)
             except FrameError:
                 raise
             except ProtocolError as error:
-                arrow = self._arrow(edge, edge.other(self.node))
-                round_ = round_of(frame.kind, frame.round)
-                raise ProtocolError(f"{arrow}, round {round_}: {error}") from None
+                arrow = self._topology.arrow(frame.edge, 1 - side.outgoing)
+                raise ProtocolError(f"{arrow}, round {key.round}: {error}") from None
+            address = (frame.edge, frame.kind, frame.round)
             if self._reception is not None and not self._passes(self._reception, frame, count):
                 fate = None
             elif address in self._missed:
                 self._missed.discard(address)
                 fate = "late"
-            elif address in self._mail or frame.round <= self._last_taken.get(address[:2], -1):
+            elif address in self._mail or frame.round <= side.taken.get(frame.kind, -1):
                 fate = "duplicated"
             else:
                 fate = "delivered"
                 self._mail[address] = message
-                self._unread[frame.edge] += 1
+                side.unread += 1
         except FrameError as error:
             raise FrameError(str(error), frame.edge) from None
         finally:
             if fate is not None:
-                self.ledger.record(fate, key_of(frame), count)
+                self.ledger.record(fate, key, count)
 
     def _passes(self, reception: Reception, frame: Frame, count: Count) -> bool:
         """Whether a simulated link lets a sound frame through; if not, it is counted when missed.
@@ -245,7 +255,7 @@ class Endpoint:
         """
         address = (frame.edge, frame.kind, frame.round)
         missed = address in self._missed
-        if frame.round <= self._last_taken.get(address[:2], -1) and not missed:
+        if frame.round <= self._sides[frame.edge].taken.get(frame.kind, -1) and not missed:
             return True
         lot = reception.add(frame, count)
         if lot == "duplicated":
@@ -256,10 +266,11 @@ class Endpoint:
 
     def arrived(self, addresses: Iterable[Address]) -> bool:
         """Whether everything in `addresses` is here, or will not come over a simulated link."""
-        if self._reception is None:
-            return all(address in self._mail for address in addresses)
-        over = self._reception.over
-        return all(address in self._mail or over(address) for address in addresses)
+        mail, reception = self._mail, self._reception
+        for address in addresses:
+            if address not in mail and (reception is None or not reception.over(address)):
+                return False
+        return True
 
     def take(self, addresses: Iterable[Address]) -> dict[int, Message]:
         """Hand out what has arrived of `addresses`, by edge; the rest is recorded as missed.
@@ -270,12 +281,12 @@ class Endpoint:
         found = {}
         for address in addresses:
             edge, kind, number = address
-            message = self._mail.pop(address, None)
-            self._last_taken[edge, kind] = number
+            side, message = self._sides[edge], self._mail.pop(address, None)
+            side.taken[kind] = number
             if message is None:
                 self._miss(address)
             else:
-                self._unread[edge] -= 1
+                side.unread -= 1
                 found[edge] = message
             if self._reception is not None:
                 self._settle(self._reception, address)
@@ -294,20 +305,19 @@ class Endpoint:
 
     def _incoming(self, address: Address) -> Key:
         edge, kind, number = address
-        direction = 1 - self._edges[edge].direction(self.node)
-        return Key(kind.phase, round_of(kind, number), edge, direction)
+        return Key(kind.phase, round_of(kind, number), edge, 1 - self._sides[edge].outgoing)
 
-    def _edge(self, index: int) -> Edge:
-        edge = self._edges.get(index)
-        if edge is None:
+    def _side(self, edge: int) -> _Side:
+        side = self._sides.get(edge)
+        if side is None:
             name = self._topology.nodes[self.node].id
-            raise ProtocolError(f"edge {index} is no edge of {name}")
-        return edge
+            raise ProtocolError(f"edge {edge} is no edge of {name}")
+        return side
 
     def _checked_rows(
-        self, edge: Edge, kind: Kind, round_: int, array: Array | None, mask: Mask | None
+        self, side: _Side, kind: Kind, round_: int, array: Array | None, mask: Mask | None
     ) -> int:
-        limit = self._limits.rows.get(kind, -1)
+        limit, dim = self._limits.rows.get(kind, -1), side.edge.dim
         if mask is not None and not (
             mask.shape == (limit,) or (kind in _REPLIES and mask.ndim == 1 and mask.size < limit)
         ):
@@ -319,57 +329,57 @@ class Endpoint:
             return 0
         if kind is Kind.REQUEST:
             raise ProtocolError("a request carries no tensor")
-        if array.ndim != 2 or array.shape[1] != edge.dim or array.shape[0] > limit:
+        if array.ndim != 2 or array.shape[1] != dim or array.shape[0] > limit:
             raise ProtocolError(
                 f"a {kind.name.lower()} of shape {array.shape}; "
-                f"this edge carries (at most {max(limit, 0)}, {edge.dim}) and nothing else"
+                f"this edge carries (at most {max(limit, 0)}, {dim}) and nothing else"
             )
         _check_rows(kind, limit, len(array), mask)
         if not all_finite(array):
+            arrow = self._topology.arrow(side.edge.index, side.outgoing)
             raise DivergenceError(
-                f"node {self._topology.nodes[self.node].id}, edge {self._arrow(edge, self.node)}, "
+                f"node {self._topology.nodes[self.node].id}, edge {arrow}, "
                 f"{kind.phase} round {round_}: the {kind.name.lower()} has NaN or infinite values. "
                 "Try a lower training.learning_rate or a higher training.temperature."
             )
-        return int(array.shape[0])
+        return len(array)
 
-    def _checked(self, edge: Edge, frame: Frame) -> Message:
-        if frame.run != self._limits.run:
+    def _checked(self, side: _Side, frame: Frame) -> Message:
+        limits, kind = self._limits, frame.kind
+        if frame.run != limits.run:
             raise ProtocolError(f"a frame of another run ({frame.run:#x})")
-        if frame.direction == edge.direction(self.node):
+        if frame.direction == side.outgoing:
             raise ProtocolError("a frame in the direction of its own receiver")
-        if frame.incarnation < self._peer_incarnation[frame.edge]:
+        if frame.incarnation < side.peer_incarnation:
             raise ProtocolError(f"a frame of incarnation {frame.incarnation}, now stale")
-        limit = self._limits.rows.get(frame.kind)
+        limit = limits.rows.get(kind)
         if limit is None:
-            raise ProtocolError(f"this run has no {frame.kind.name.lower()}")
-        expected = WireDtype.NONE if frame.kind is Kind.REQUEST else self._limits.dtypes[frame.kind]
+            raise ProtocolError(f"this run has no {kind.name.lower()}")
+        expected = WireDtype.NONE if kind is Kind.REQUEST else limits.dtypes[kind]
         if frame.dtype is not expected:
             raise ProtocolError(f"{frame.dtype.name} where {expected.name} was agreed")
-        if self._unread[frame.edge] >= self._limits.unread:
-            raise ProtocolError(f"{self._limits.unread} frames are unread already")
-        if frame.kind is Kind.ESTIMATE and not 1 <= step_of(frame.round) <= self._limits.iterations:
-            raise ProtocolError(
-                f"step {step_of(frame.round)} of {self._limits.iterations} of diffusion"
-            )
+        if side.unread >= self._most_unread:
+            raise ProtocolError(f"{self._most_unread} frames are unread already")
+        if kind is Kind.ESTIMATE and not 1 <= step_of(frame.round) <= limits.iterations:
+            raise ProtocolError(f"step {step_of(frame.round)} of {limits.iterations} of diffusion")
         mask = None if frame.mask is None else unpack_mask(frame.mask, limit)
-        _check_rows(frame.kind, limit, frame.rows, mask)
-        if frame.kind in _REPLIES:
-            mask = self._answered_rows(frame, mask)
-        array = unpack(frame.payload, frame.dtype, frame.rows, edge.dim)
-        self._peer_incarnation[frame.edge] = frame.incarnation
+        _check_rows(kind, limit, frame.rows, mask)
+        if kind in _REPLIES:
+            mask = self._answered_rows(side, frame, mask)
+        array = unpack(frame.payload, frame.dtype, frame.rows, side.edge.dim)
+        side.peer_incarnation = frame.incarnation
         return Message(array, mask)
 
-    def _answered_rows(self, frame: Frame, given: Mask | None) -> Mask | None:
+    def _answered_rows(self, side: _Side, frame: Frame, given: Mask | None) -> Mask | None:
         """The rows of the batch that a reply has; None where it has all that were asked for.
 
         A reply that nobody will read any more is not looked into.
         """
-        if frame.round <= self._last_taken.get((frame.edge, frame.kind), -1):
+        if frame.round <= side.taken.get(frame.kind, -1):
             return None
-        round_, asked = self._asked.get(frame.edge, (-1, None))
-        if asked is None or round_of(frame.kind, frame.round) != round_:
+        if side.asked is None or round_of(frame.kind, frame.round) != side.asked[0]:
             raise ProtocolError(f"an {frame.kind.name.lower()} that nobody asked for")
+        asked = side.asked[1]
         count = int(asked.sum())
         if given is None:
             if frame.rows != count:
@@ -380,9 +390,6 @@ class Endpoint:
         rows = asked.copy()
         rows[asked] = given[:count]
         return rows
-
-    def _arrow(self, edge: Edge, sender: int) -> str:
-        return self._topology.arrow(edge.index, edge.direction(sender))
 
 
 def _check_rows(kind: Kind, limit: int, rows: int, mask: Mask | None) -> None:

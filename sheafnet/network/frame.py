@@ -58,23 +58,27 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Kind(IntEnum):
-    """What a frame carries. Every kind belongs to one phase and is accounted there."""
+    """What a frame carries, and the phase whose bytes it belongs to."""
 
-    PROJECTION = 0
-    GRADIENT = 1
-    GALLERY = 2
-    PROTOTYPES = 3
-    REQUEST = 4
-    ANSWER = 5
-    ESTIMATE = 6
-    CALIBRATION = 7
+    phase: Phase
+
+    PROJECTION = 0, "train"
+    GRADIENT = 1, "train"
+    GALLERY = 2, "evaluation"
+    PROTOTYPES = 3, "evaluation"
+    REQUEST = 4, "inference"
+    ANSWER = 5, "inference"
+    ESTIMATE = 6, "inference"
+    CALIBRATION = 7, "calibration"
+
+    def __new__(cls, code: int, phase: Phase) -> "Kind":
+        """The kind that is `code` on the wire."""
+        kind = int.__new__(cls, code)
+        kind._value_ = code
+        kind.phase = phase
+        return kind
 
     __hash__ = int.__hash__  # that of Enum is written in Python, and each message takes a dozen
-
-    @property
-    def phase(self) -> Phase:
-        """The phase whose bytes this kind belongs to."""
-        return _PHASE_OF[self]
 
 
 Address = tuple[int, Kind, int]
@@ -82,16 +86,6 @@ Address = tuple[int, Kind, int]
 
 _KINDS = tuple(Kind)
 _DTYPES = tuple(WireDtype)
-_PHASE_OF: dict[Kind, Phase] = {
-    Kind.PROJECTION: "train",
-    Kind.GRADIENT: "train",
-    Kind.GALLERY: "evaluation",
-    Kind.PROTOTYPES: "evaluation",
-    Kind.REQUEST: "inference",
-    Kind.ANSWER: "inference",
-    Kind.ESTIMATE: "inference",
-    Kind.CALIBRATION: "calibration",
-}
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ nothing.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from sheafnet.errors import AccountingError
 from sheafnet.network.frame import Frame, Phase, round_of
@@ -28,6 +28,7 @@ HEARD: tuple[Fate, ...] = ("delivered", "late", "rejected", "duplicated")
 """Fates of what reached the receiver."""
 REJECTED_LIMIT = 4096
 """Directed edges and rounds under which a node enters refused frames between two drains."""
+_Of = TypeVar("_Of")
 Numbers = Sequence[int]
 """Messages, payload, framing, control."""
 _CERTAIN: tuple[Fate, ...] = ("delivered", "late", "dropped")
@@ -42,8 +43,7 @@ class Key(NamedTuple):
     direction: int
 
 
-@dataclass(slots=True)
-class Count:
+class Count(NamedTuple):
     """Messages and their bytes; the three kinds of byte are exclusive."""
 
     messages: int = 0
@@ -56,16 +56,23 @@ class Count:
         """All bytes."""
         return self.payload + self.framing + self.control
 
-    def add(self, other: "Count") -> None:
-        """Add `other` to this count."""
-        self.messages += other.messages
-        self.payload += other.payload
-        self.framing += other.framing
-        self.control += other.control
+    def plus(self, other: "Count") -> "Count":
+        """The sum of both."""
+        messages, payload, framing, control = other
+        return Count(
+            self.messages + messages,
+            self.payload + payload,
+            self.framing + framing,
+            self.control + control,
+        )
 
-    def numbers(self) -> tuple[int, int, int, int]:
-        """(messages, payload, framing, control)."""
-        return self.messages, self.payload, self.framing, self.control
+
+_NOTHING = Count()
+
+
+def tally(counts: dict[_Of, Count], of: _Of, count: Count) -> None:
+    """Add `count` to what `counts` has of `of`."""
+    counts[of] = counts.get(of, _NOTHING).plus(count)
 
 
 def key_of(frame: Frame) -> Key:
@@ -123,19 +130,17 @@ class Ledger:
         `REJECTED_LIMIT` keys, what is refused is counted by the switchboard alone.
         """
         known = self._counts.get((key, fate))
-        if known is None:
-            if fate == "rejected":
-                if self._rejected == REJECTED_LIMIT:
-                    return
-                self._rejected += 1
-            self._counts[key, fate] = known = Count()
-        known.add(count)
+        if known is not None:
+            count = known.plus(count)
+        elif fate == "rejected":
+            if self._rejected == REJECTED_LIMIT:
+                return
+            self._rejected += 1
+        self._counts[key, fate] = count
 
     def drain(self) -> list[Entry]:
         """The counts since the last call, as plain tuples in the order of first use."""
-        entries: list[Entry] = [
-            (key, fate, *count.numbers()) for (key, fate), count in self._counts.items()
-        ]
+        entries: list[Entry] = [(*of, *count) for of, count in self._counts.items()]
         self._counts.clear()
         self._rejected = 0
         return entries
@@ -150,15 +155,14 @@ class Line:
 
     def of(self, fate: Fate) -> Count:
         """The count of `fate`, zero where nothing was recorded."""
-        return self.fates.get(fate, Count())
+        return self.fates.get(fate, _NOTHING)
 
     @property
     def outstanding(self) -> Count:
         """Sent less everything that certainly came from the sender."""
-        rest = Count(*self.of("sent").numbers())
+        rest = self.of("sent")
         for fate in _CERTAIN:
-            there = self.of(fate)
-            rest.add(Count(*(-n for n in there.numbers())))
+            rest = rest.plus(Count(*(-n for n in self.of(fate))))
         return rest
 
     @property
@@ -168,11 +172,11 @@ class Line:
         What was refused counts where it is what is short, byte for byte, and the receiver has gone
         on without it or has got it by another attempt.
         """
-        short = self.outstanding.numbers()
-        if short == (0, 0, 0, 0):
+        short = self.outstanding
+        if short == _NOTHING:
             return True
         answered = self.of("missed").messages or self.of("delivered").messages
-        return short == self.of("rejected").numbers() and answered > 0
+        return short == self.of("rejected") and answered > 0
 
     @property
     def lost(self) -> int | None:
@@ -184,12 +188,12 @@ class Line:
         short, rejected = self.outstanding, self.of("rejected")
         waited = self.of("missed").messages - self.of("late").messages
         lost = short.messages - rejected.messages
-        if min(short.numbers()) < 0 or (short.messages > 0) is not (short.total > 0):
+        if min(short) < 0 or (short.messages > 0) is not (short.total > 0):
             return None
         if lost > waited:
             return None
         if waited == 0 and short.messages:
-            pairs = list(zip(short.numbers(), rejected.numbers(), strict=True))
+            pairs = list(zip(short, rejected, strict=True))
             if any(s > r for s, r in pairs) or (lost == 0 and any(s < r for s, r in pairs)):
                 return None
         return max(lost, 0)
@@ -212,32 +216,30 @@ class Account:
         for key, fate, *numbers in entries:
             line = self._open.setdefault(key, Line(key))
             count = Count(*numbers)
-            line.fates.setdefault(fate, Count()).add(count)
+            tally(line.fates, fate, count)
             if fate == "sent":
-                total = self.totals.setdefault((key.phase, key.edge, key.direction), Count())
-                total.add(count)
+                tally(self.totals, (key.phase, key.edge, key.direction), count)
 
     def enter(self, rows: Iterable[Row]) -> None:
         """Enter what a host has balanced."""
         for key, *numbers in rows:
             count = Count(*numbers)
-            total = self.totals.setdefault((key.phase, key.edge, key.direction), Count())
-            total.add(count)
+            tally(self.totals, (key.phase, key.edge, key.direction), count)
             self._tell(key.phase, {"sent": count, "delivered": count})
 
     def _tell(self, phase: Phase, fates: Mapping[Fate, Count]) -> None:
         """Add a line that is closed to what became of all messages."""
         for fate, count in fates.items():
-            self.fates.setdefault((phase, fate), Count()).add(count)
+            tally(self.fates, (phase, fate), count)
 
     def state(self, done: Mapping[Phase, int]) -> dict[str, Any]:
         """The books at the end of `done` rounds of each phase, as JSON; later rounds left out."""
         return {
-            "totals": [[*key, *count.numbers()] for key, count in self.totals.items()],
-            "fates": [[*key, *count.numbers()] for key, count in self.fates.items()],
+            "totals": [[*key, *count] for key, count in self.totals.items()],
+            "fates": [[*key, *count] for key, count in self.fates.items()],
             "lost": self.lost,
             "open": [
-                [list(key), fate, *count.numbers()]
+                [list(key), fate, *count]
                 for key, line in self._open.items()
                 if key.round < done[key.phase]
                 for fate, count in line.fates.items()

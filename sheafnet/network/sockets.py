@@ -19,6 +19,7 @@ from sheafnet.errors import ClusterError, ConnectionLost, NetworkError
 from sheafnet.network.frame import MAX_FRAME_BYTES
 
 _BATCH = 256
+_READABLE = int(zmq.POLLIN)  # the enum's own arithmetic takes as long as asking the socket
 _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _SPIN_S = 300e-6
 """How long a socket is looked at before its process sleeps. Longer than a message takes there and
@@ -205,24 +206,25 @@ class SocketHub:
         buffers: list[bytes] = []
         try:
             if not self._readable():
-                if timeout_s <= 0:
-                    return buffers
-                until = time.perf_counter() + min(timeout_s, self._spin_s)
-                while not self._readable():
-                    if time.perf_counter() > until:
-                        self._pull.setsockopt(zmq.RCVTIMEO, max(1, int(timeout_s * 1000)))
-                        buffers.append(self._pull.recv())
-                        break
-                    os.sched_yield()
+                return [self._first(timeout_s)] if timeout_s > 0 else []
             while len(buffers) < _BATCH and self._readable():
                 buffers.append(self._pull.recv(zmq.NOBLOCK))
         except zmq.Again:
             pass
         return buffers
 
+    def _first(self, timeout_s: float) -> bytes:
+        until = time.perf_counter() + min(timeout_s, self._spin_s)
+        while not self._readable():
+            if time.perf_counter() > until:
+                self._pull.setsockopt(zmq.RCVTIMEO, max(1, int(timeout_s * 1000)))
+                return self._pull.recv()
+            os.sched_yield()
+        return self._pull.recv(zmq.NOBLOCK)
+
     def _readable(self) -> bool:
         events: Any = self._pull.getsockopt(zmq.EVENTS)
-        return bool(events & zmq.POLLIN)
+        return bool(events & _READABLE)
 
     def close(self) -> None:
         """Close every socket; nothing more is sent."""

@@ -64,8 +64,7 @@ class Switchboard:
                 return
             if frame.edge >= len(self._topology.edges):
                 raise ProtocolError(f"edge {frame.edge} does not exist")
-            edge = self._topology.edges[frame.edge]
-            receiver = edge.other(edge.sender(frame.direction))
+            receiver = self._topology.edges[frame.edge].receiver(frame.direction)
             endpoint = self._endpoints.get(receiver)
             if endpoint is None:
                 self.ledger.record("rejected", key_of(frame), measure(frame, len(buffer)))

@@ -385,10 +385,7 @@ class Coordinator:
             for report in reports
             for key, *numbers in report.balanced
         ]
-        counted += [
-            (line.key, {fate: count.numbers() for fate, count in line.fates.items()})
-            for line in settled
-        ]
+        counted += [(line.key, line.fates) for line in settled]
         arrow = self._plan.method.network.arrow if self._keep.ledger_by_edge else None
         self._directory.append("ledger", ledger_lines(counted, arrow, self._plan.radio))
 

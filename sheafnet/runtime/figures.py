@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sheafnet.network.frame import Phase
-from sheafnet.network.ledger import FATES, Account, Count
+from sheafnet.network.ledger import FATES, Account, Count, tally
 from sheafnet.network.radio import RadioAccount, total
 from sheafnet.nodes.events import gallery_size
 from sheafnet.nodes.records import EdgeScores, EvaluationRecord
@@ -161,15 +161,15 @@ def _traffic(
     topology, floors = plan.method.network, plan.floor(phase)
     per_edge: dict[str, Bytes] = {}
     whole, whole_floor = Count(), 0
-    nodes: dict[int, tuple[Count, list[int]]] = {n.index: (Count(), []) for n in topology.nodes}
+    sent = {node.index: Count() for node in topology.nodes}
+    node_floors = dict.fromkeys(sent, 0)
     for (edge, direction), floor in floors.items():
         count = account.totals.get((phase, edge, direction), Count())
         per_edge[topology.arrow(edge, direction)] = _bytes(count, floor)
-        total, node_floors = nodes[topology.edges[edge].sender(direction)]
-        total.add(count)
-        node_floors.append(floor)
-        whole.add(count)
-        whole_floor += floor
+        sender = topology.edges[edge].sender(direction)
+        tally(sent, sender, count)
+        node_floors[sender] += floor
+        whole, whole_floor = whole.plus(count), whole_floor + floor
     rounds = plan.rounds(phase)
     return {
         **_bytes(whole, whole_floor).model_dump(),
@@ -180,8 +180,8 @@ def _traffic(
         ),
         "per_edge": per_edge,
         "per_node": {
-            topology.nodes[index].id: _bytes(count, sum(node_floors))
-            for index, (count, node_floors) in nodes.items()
+            topology.nodes[index].id: _bytes(count, node_floors[index])
+            for index, count in sent.items()
         },
         "fates": {} if plan.links is None else _fates(account, phase),
         "radio": None if radio is None else _radio(plan, radio, phase),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sheafnet.network.ledger import FATES, HEARD, Count, Fate, Key, Numbers
+from sheafnet.network.ledger import FATES, HEARD, Count, Fate, Key, Numbers, tally
 from sheafnet.network.radio import Radio, Spent
 from sheafnet.runtime.measurements import number
 
@@ -47,16 +47,14 @@ def _spent(counted: Sequence[Counted], radio: Radio, whole_rounds: bool) -> dict
     return found
 
 
-def _by_round(counted: Sequence[Counted]) -> list[Counted]:
+def _by_round(counted: Sequence[Counted]) -> Sequence[Counted]:
     """The sums over edges and directions."""
     sums: dict[Key, dict[Fate, Count]] = {}
     for key, fates in counted:
         of_round = sums.setdefault(_round_of(key), {})
         for fate, numbers in fates.items():
-            of_round.setdefault(fate, Count()).add(Count(*numbers))
-    return [
-        (key, {fate: count.numbers() for fate, count in of.items()}) for key, of in sums.items()
-    ]
+            tally(of_round, fate, Count(*numbers))
+    return list(sums.items())
 
 
 def _round_of(key: Key) -> Key:

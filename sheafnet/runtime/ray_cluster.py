@@ -6,9 +6,11 @@ the coordinator owns the hosts, they end with it, and it ends with the driver.
 """
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -101,6 +103,7 @@ class HostProcess:
         incarnation: int,
     ) -> None:
         """Connect to the hosts of all neighbours, and make the nodes as in `checkpoint`."""
+        _import_torch()
         from sheafnet.runtime.host import Host
 
         self._host = None  # its nodes go before others are made in their place
@@ -489,6 +492,20 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _import_torch() -> None:
+    """Import torch, if nothing has yet, without looking for garbage in it, then or later.
+
+    The collector would go through what has been imported again and again, which is a sixth of the
+    processor time that an actor takes to start.
+    """
+    if "torch" not in sys.modules:
+        gc.disable()
+        import sheafnet.runtime.host  # noqa: F401
+
+        gc.freeze()
+        gc.enable()
 
 
 def start_private() -> None:

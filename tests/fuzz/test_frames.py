@@ -79,14 +79,14 @@ def wasteful(buffer):
     return decode(bytes(1 << 19) and buffer)
 
 
-def any_run(self, edge, frame):
-    return CHECKED(self, edge, replace(frame, run=RUN))
+def any_run(self, side, frame):
+    return CHECKED(self, side, replace(frame, run=RUN))
 
 
-def harmful(self, edge, frame):
+def harmful(self, side, frame):
     if frame.run != RUN:
-        self._peer_incarnation[AB] = 1 << 20
-    return CHECKED(self, edge, frame)
+        self._sides[AB].peer_incarnation = 1 << 20
+    return CHECKED(self, side, frame)
 
 
 def forgiving(payload, dtype, rows, dim):

@@ -155,9 +155,7 @@ class Books(RuleBasedStateMachine):
             where = message.key.phase, message.key.edge, message.key.direction
             totals.setdefault(where, np.zeros(4, int))
             totals[where] += (1, *message.size)
-        assert {w: c.numbers() for w, c in self.account.totals.items()} == {
-            w: tuple(n) for w, n in totals.items()
-        }
+        assert self.account.totals == {w: tuple(n) for w, n in totals.items()}
 
 
 Books.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -299,14 +297,16 @@ def forgets(fate: str):
 
 def forgets_to_count_down(self, addresses):
     addresses = list(addresses)
-    unread = dict(self._unread)
+    unread = {edge: side.unread for edge, side in self._sides.items()}
     found = TAKE(self, addresses)
-    self._unread.update(unread)
+    for edge, side in self._sides.items():
+        side.unread = unread[edge]
     return found
 
 
 def takes_a_copy_for_news(self, frame, size):
-    self._last_taken.clear()
+    for side in self._sides.values():
+        side.taken.clear()
     return ACCEPT(self, frame, size)
 
 

@@ -158,10 +158,10 @@ def test_a_frame_that_comes_a_stretch_early_is_rejected_in_its_own() -> None:
     account = Account()
     account.post([*sent, *pair.entries()])
     (line,) = account.settle()
-    assert line.of("rejected").numbers() == line.of("sent").numbers() == SIZE
+    assert line.of("rejected") == line.of("sent") == SIZE
     assert account.close() == []
     assert account.lost == 0
-    assert account.fates["train", "rejected"].numbers() == SIZE
+    assert account.fates["train", "rejected"] == SIZE
 
 
 def test_a_sleeper_misses_nothing_and_drops_what_comes() -> None:

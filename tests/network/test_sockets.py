@@ -209,8 +209,8 @@ def test_endpoints_in_two_processes_balance_to_the_byte(pair):
     assert len(list(account.settle())) == 4
     assert account.close() == []
     # rows x d_ij x 2 bytes, and 21 of framing each
-    assert account.totals["train", 0, 0].numbers() == (1, 48, 21, 0)
-    assert account.totals["train", 1, 1].numbers() == (1, 36, 21, 0)
+    assert account.totals["train", 0, 0] == (1, 48, 21, 0)
+    assert account.totals["train", 1, 1] == (1, 36, 21, 0)
 
 
 # Strangers
