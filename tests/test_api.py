@@ -55,7 +55,7 @@ def test_the_command_line_loads_nothing_heavy() -> None:
 
 def test_an_actor_loads_only_what_its_nodes_need() -> None:
     """Every host waits for it, and takes its memory: torch and Ray, but no graphs and pictures."""
-    needless = "networkx", "matplotlib", "pyarrow", "rich", "typer"
+    needless = "networkx", "matplotlib", "pyarrow", "rich", "typer", "PIL"
     code = (
         "import gc, sys; from sheafnet.runtime.ray_cluster import _import_torch\n"
         "_import_torch(); from sheafnet.runtime import host\n"

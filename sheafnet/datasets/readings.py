@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from sheafnet.errors import DatasetError
 
@@ -23,6 +22,8 @@ _CHIRPS = 32
 
 def camera(path: Path, size: Size, colour: bool) -> npt.NDArray[np.uint8]:
     """The image, shrunk by averaging: (3 or 1, height, width) in 0 to 255."""
+    from PIL import Image
+
     height, width = size
     mode = "RGB" if colour else "L"
     try:
