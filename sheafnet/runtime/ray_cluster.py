@@ -497,7 +497,7 @@ def _end_with_parent() -> None:
 def _import_torch() -> None:
     """Import torch, if nothing has yet, without looking for garbage in it, then or later.
 
-    The collector would go through what has been imported again and again, which is a sixth of the
+    The collector would go through what has been imported again and again, which is a tenth of the
     processor time that an actor takes to start.
     """
     if "torch" not in sys.modules:
