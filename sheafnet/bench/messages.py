@@ -1,7 +1,7 @@
 """A message from one process to another: through a channel, and the same bytes without one.
 
 Two processes play ping-pong, each bound to a core of its own where there are two; half of a round
-trip is a message. The system under test does all that a node does: encode, count, send, receive,
+trip is a message. The system under test does all that a node does: encode, send, count, receive,
 check, count, hand over.
 """
 

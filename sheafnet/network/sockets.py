@@ -198,7 +198,7 @@ class SocketHub:
         socket.send(buffer)
 
     def receive(self, timeout_s: float) -> list[bytes]:
-        """What has arrived, at most a batch; waits up to `timeout_s` for the first.
+        """What has arrived, at most a batch; else the first that does within `timeout_s`, alone.
 
         It looks again and again for a moment before it sleeps: waking up takes longer than most
         waits, and what woke up is slow for a while. Whoever else wants the core gets it meanwhile.

@@ -249,7 +249,8 @@ class Host:
         """Wait for a frame or a deadline; returns the nodes that may go on.
 
         Only the time of such a wait counts against a deadline: a host that computes for long has
-        not looked for its mail yet. The first of `waiting` has the first deadline.
+        not looked for its mail yet. Nor has one that was stopped while it waited: at a deadline
+        what has come is delivered first. The first of `waiting` has the first deadline.
         """
         first = next(iter(waiting.values()), None)
         if first is None:
@@ -257,8 +258,11 @@ class Host:
         begin = time.monotonic()
         touched = self._receive(min(first.until_s - self._idle_s, _LONGEST_POLL_S))
         self._idle_s += time.monotonic() - begin
-        late = itertools.takewhile(lambda at: at[1].until_s <= self._idle_s, waiting.items())
-        return touched + [index for index, _ in late]
+        after = itertools.takewhile(lambda at: at[1].until_s <= self._idle_s, waiting.items())
+        late = [index for index, _ in after]
+        if late:
+            touched += self._receive(0.0)
+        return touched + late
 
     def _receive(self, longest_s: float) -> list[int]:
         """Deliver the frames that have come from outside, or wait for some; returns for whom."""

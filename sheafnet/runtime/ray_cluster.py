@@ -502,10 +502,12 @@ def _import_torch() -> None:
     """
     if "torch" not in sys.modules:
         gc.disable()
-        import sheafnet.runtime.host  # noqa: F401
+        try:
+            import sheafnet.runtime.host  # noqa: F401
 
-        gc.freeze()
-        gc.enable()
+            gc.freeze()
+        finally:
+            gc.enable()
 
 
 def start_private() -> None:

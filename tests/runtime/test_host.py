@@ -15,9 +15,33 @@ from tests.conftest import MakeConfig
 HOST_OF = {0: 0, 1: 0, 2: 1, 3: 1}
 
 
-def run_two(plan: Plan, folder: Path, stretch: Stretch, alone: bool = False) -> list[Report]:
-    """Two hosts of two nodes in threads of this process, or only the first of them."""
-    hubs = [SocketHub(f"ipc://{folder}/{k}", HOST_OF) for k in (0, 1)]
+class StoppedHub(SocketHub):
+    """Of a process that is stopped in its first wait until its mail has come; wakes to one frame."""
+
+    stopped_s = 1.0
+    found: list[bytes] | None = None
+
+    def receive(self, timeout_s: float) -> list[bytes]:
+        if self.found is None and timeout_s > 0.0:
+            time.sleep(self.stopped_s)
+            first, *self.found = super().receive(0.0)
+            assert self.found
+            return [first]
+        if self.found:
+            found, self.found = self.found, []
+            return found
+        return super().receive(timeout_s)
+
+
+def run_two(
+    plan: Plan,
+    folder: Path,
+    stretch: Stretch,
+    alone: bool = False,
+    hub: type[SocketHub] = SocketHub,
+) -> list[Report]:
+    """Two hosts of two nodes in threads of this process, or only the first of them, with `hub`."""
+    hubs = [kind(f"ipc://{folder}/{k}", HOST_OF) for k, kind in enumerate((hub, SocketHub))]
     reports: dict[int, Report] = {}
     try:
         for k in (0, 1):
@@ -68,6 +92,15 @@ def test_a_neighbour_that_never_answers_is_missed_in_every_round(
     assert [r.missed for r in report.records[0].train] == [2, 2, 2]
     assert [r.missed for r in report.records[1].train] == [1, 1, 1]
     assert report.failure is None
+
+
+def test_what_has_come_is_not_missed_however_late_a_host_looks(
+    tiny: MakeConfig, tmp_path: Path
+) -> None:
+    plan = Plan.open(tiny("run.deadline_s=0.5", "training.rounds=1"))
+    reports = run_two(plan, tmp_path, Stretch("train", 0, 1), hub=StoppedHub)
+    records = [r for report in reports for node in report.records.values() for r in node.train]
+    assert [record.missed for record in records] == [0, 0, 0, 0]
 
 
 def test_abort_ends_a_wait(tiny: MakeConfig, tmp_path: Path) -> None:
