@@ -16,7 +16,7 @@ HOST_OF = {0: 0, 1: 0, 2: 1, 3: 1}
 
 
 class StoppedHub(SocketHub):
-    """Of a process that is stopped in its first wait until its mail has come; wakes to one frame."""
+    """Of a process that is stopped in its first wait until mail has come; wakes to one frame."""
 
     stopped_s = 1.0
     found: list[bytes] | None = None
