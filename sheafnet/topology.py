@@ -51,7 +51,7 @@ class Edge:
         return self.head if direction else self.tail
 
     def receiver(self, direction: int) -> int:
-        """The node that what goes in `direction` is for."""
+        """The node that receives what goes in `direction`."""
         return self.tail if direction else self.head
 
 
@@ -83,8 +83,7 @@ class Topology:
     def arrow(self, edge: int, direction: int) -> str:
         """``sender->receiver`` of a directed edge."""
         e = self.edges[edge]
-        sender = e.sender(direction)
-        return f"{self.nodes[sender].id}->{self.nodes[e.other(sender)].id}"
+        return f"{self.nodes[e.sender(direction)].id}->{self.nodes[e.receiver(direction)].id}"
 
 
 def build_topology(config: Config) -> Topology:

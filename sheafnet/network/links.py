@@ -182,7 +182,7 @@ class Links:
     def _unreachable(self, phase: Phase, round_: int, edge: Edge, direction: int) -> bool:
         """Whether nothing can get from one end to the other."""
         return (
-            self.asleep(phase, round_, edge.other(edge.sender(direction)))
+            self.asleep(phase, round_, edge.receiver(direction))
             or any(
                 (edge.index, direction) == directed and window.holds(phase, round_)
                 for directed, window in self._down

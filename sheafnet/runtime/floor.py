@@ -118,7 +118,7 @@ class Floor:
         return self._method.aligns and edge.index < len(self._method.topology.edges)
 
     def _to_hub(self, edge: Edge, direction: int) -> bool:
-        return edge.other(edge.sender(direction)) == self._method.hub
+        return edge.receiver(direction) == self._method.hub
 
     def _labelled_classes(self, edge: Edge) -> int:
         """Classes that occur among the labelled training events, and so have a prototype."""
