@@ -51,6 +51,7 @@ def test_every_figure_is_the_length_of_the_buffers(
         assert sum(e.bytes_total for e in traffic.per_edge.values()) == traffic.bytes_total
         assert sum(n.bytes_total for n in traffic.per_node.values()) == traffic.bytes_total
         assert traffic.payload_bytes == traffic.floor_bytes
+        assert all(n.payload_bytes == n.floor_bytes for n in traffic.per_node.values())
         assert traffic.framing_bytes <= 32 * traffic.messages
     inference = summary.communication.inference
     assert inference.bytes_per_inferred_sample == inference.bytes_total / summary.missing.missing

@@ -16,20 +16,26 @@ HOST_OF = {0: 0, 1: 0, 2: 1, 3: 1}
 
 
 class StoppedHub(SocketHub):
-    """Of a process that is stopped in its first wait until mail has come; wakes to one frame."""
+    """Of a process that is stopped in its first wait till all mail has come; wakes to one frame."""
 
-    found: list[bytes] | None = None
+    DEADLINE_S = 0.5
+    FRAMES = 3
+    stopped = False
+    left: list[bytes]
 
     def receive(self, timeout_s: float) -> list[bytes]:
-        if self.found is None and timeout_s > 0.0:
-            time.sleep(1.0)  # beyond the deadline
-            first, *self.found = super().receive(0.0)
-            assert self.found
-            return [first]
-        if self.found:
-            found, self.found = self.found, []
-            return found
-        return super().receive(timeout_s)
+        if self.stopped:
+            left, self.left = self.left, []
+            return left or super().receive(timeout_s)
+        if timeout_s <= 0.0:
+            return []  # it has not come yet
+        type(self).stopped = True
+        time.sleep(2 * self.DEADLINE_S)
+        found: list[bytes] = []
+        while len(found) < self.FRAMES:
+            found += super().receive(0.1)
+        self.left = found[1:]
+        return found[:1]
 
 
 def run_two(
@@ -94,10 +100,12 @@ def test_a_neighbour_that_never_answers_is_missed_in_every_round(
 
 
 def test_what_has_come_is_not_missed_however_late_a_host_looks(
-    tiny: MakeConfig, tmp_path: Path
+    tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan.open(tiny("run.deadline_s=0.5", "training.rounds=1"))
+    monkeypatch.setattr(StoppedHub, "stopped", False)
+    plan = Plan.open(tiny(f"run.deadline_s={StoppedHub.DEADLINE_S}", "training.rounds=1"))
     reports = run_two(plan, tmp_path, Stretch("train", 0, 1), hub=StoppedHub)
+    assert StoppedHub.stopped
     records = [r for report in reports for node in report.records.values() for r in node.train]
     assert [record.missed for record in records] == [0, 0, 0, 0]
 
