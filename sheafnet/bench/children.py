@@ -19,6 +19,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from sheafnet.errors import ActorError, DeadlineError
+from sheafnet.runtime.environment import environment
 
 _LONGEST_S = 600.0
 """No step of a child takes longer; one that does hangs."""
@@ -46,7 +47,7 @@ class Child:
             text=True,
             encoding="utf-8",
             process_group=0,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=os.environ | environment() | {"PYTHONPATH": os.pathsep.join(paths)},
         )
         self.pid = self._process.pid
         assert self._process.stdin is not None

@@ -28,8 +28,8 @@ from sheafnet.bench.turns import Tell, in_turn
 from sheafnet.config import Config, RunConfig
 from sheafnet.network.channel import Endpoint, Limits
 from sheafnet.network.frame import Kind, run_tag
+from sheafnet.network.hub import SocketAddress, open_hub
 from sheafnet.network.payload import Array, WireDtype
-from sheafnet.network.sockets import SocketAddress, SocketHub
 from sheafnet.network.switchboard import Switchboard
 from sheafnet.topology import build_topology
 
@@ -68,7 +68,7 @@ class Channel:
         }
         topology = build_topology(Config.model_validate(values))
         rows, dtypes = {Kind.PROJECTION: len(payload)}, {Kind.PROJECTION: WireDtype.FLOAT32}
-        self.hub = SocketHub(bind.format(folder=folder, me=me), {0: 0, 1: 1})
+        self.hub = open_hub(bind.format(folder=folder, me=me), {0: 0, 1: 1})
         self._board = Switchboard(topology, self.hub)
         self._endpoint = Endpoint(topology, me, Limits(run_tag(0), rows, dtypes), self._board)
         self._board.attach(self._endpoint)
@@ -156,12 +156,13 @@ class PlainTcp:
         return self._reader.read(length)
 
 
-_IPC, _TCP, _HUB_TCP = "ipc://{folder}/{me}", "tcp://127.0.0.1:*", "tcp://127.0.0.1"
+_IPC, _TCP = "ipc://{folder}/{me}", "tcp://127.0.0.1:*"
+_UNIX, _CURVE = "unix://{folder}/{me}", "tcp://127.0.0.1"
 _WIRES: dict[str, Callable[[Path, int, Array], Wire]] = {
-    "channel": partial(Channel, bind=_IPC),
+    "channel": partial(Channel, bind=_UNIX),
     "zeromq": partial(BareZeroMQ, bind=_IPC),
     "tcp": PlainTcp,
-    "curve": partial(Channel, bind=_HUB_TCP),
+    "curve": partial(Channel, bind=_CURVE),
     "zeromq-tcp": partial(BareZeroMQ, bind=_TCP),
 }
 

@@ -27,7 +27,7 @@ This module neither opens a socket nor knows the graph; what an edge allows is c
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgpack
 import numpy as np
@@ -51,6 +51,16 @@ _UINT32 = b"\xce"
 _NIL = b"\xc0"
 _PACKER = msgpack.Packer()
 """One for all frames: each takes 256 KiB of its own."""
+_ROUND_AT = 8
+"""Where the round begins: the elements before it take 1, 1, 5 and 1 bytes."""
+_SHORTEST = 21
+"""Bytes of a frame of the smallest numbers without mask and payload."""
+_NUMBER_BYTES = [{0xCC: 2, 0xCD: 3, 0xCE: 5}.get(first, 1) for first in range(256)]
+"""Bytes of a number, by the first of them."""
+_LEAST = {1: 0, 2: 1 << 7, 3: 1 << 8, 5: 1 << 16}
+_BEYOND = {1: 1 << 7, 2: 1 << 8, 3: 1 << 16, 5: 1 << 32}
+"""The numbers that take that many bytes."""
+_MOST_HEADERS = 4096
 
 Phase = Literal["train", "evaluation", "calibration", "inference"]
 PHASES: tuple[Phase, ...] = ("train", "evaluation", "calibration", "inference")
@@ -167,6 +177,8 @@ def _bin_size(content: bytes | None) -> int:
 def decode(buffer: bytes) -> Frame:
     """The frame in `buffer`, every field checked for type, range and spelling.
 
+    A frame with the very header of an earlier one, but for its round, needs no second look at it.
+
     Takes at most the memory of `buffer` once more and 256 KiB, whatever the bytes are.
 
     Raises:
@@ -174,6 +186,82 @@ def decode(buffer: bytes) -> Frame:
     """
     if not _CHECKSUM_BYTES < len(buffer) <= MAX_FRAME_BYTES:
         raise FrameError(f"{len(buffer)} bytes are no frame")
+    frame = _familiar(buffer)
+    if frame is None:
+        frame = _read(buffer)
+        _remember(frame, buffer)
+    return frame
+
+
+class _Header(NamedTuple):
+    """What frames of one kind without a mask have in common on one directed edge."""
+
+    rest: int
+    """Bytes of a frame after its round."""
+    after: bytes
+    """Those between its round and its payload."""
+    kind: Kind
+    run: int
+    incarnation: int
+    edge: int
+    direction: int
+    dtype: WireDtype
+    rows: int
+
+
+_headers: dict[bytes, _Header] = {}
+"""By the bytes before the round and those of edge and direction."""
+
+
+def _familiar(buffer: bytes) -> Frame | None:
+    """The frame in `buffer` if its header is known and its round and checksum are right."""
+    if len(buffer) < _SHORTEST:
+        return None
+    round_end = _ROUND_AT + _NUMBER_BYTES[buffer[_ROUND_AT]]
+    edge_end = round_end + _NUMBER_BYTES[buffer[round_end]]
+    header = _headers.get(buffer[:_ROUND_AT] + buffer[round_end : edge_end + 1])
+    if (
+        header is None
+        or header.rest != len(buffer) - round_end
+        or not buffer.startswith(header.after, round_end)
+        or buffer[-_CHECKSUM_BYTES] != _UINT32[0]
+        or crc32(memoryview(buffer)[:-_CHECKSUM_BYTES]) != int.from_bytes(buffer[-4:], "big")
+    ):
+        return None
+    first, size = buffer[_ROUND_AT], round_end - _ROUND_AT
+    round_ = first if size == 1 else int.from_bytes(buffer[_ROUND_AT + 1 : round_end], "big")
+    if not _LEAST[size] <= round_ < _BEYOND[size]:
+        return None
+    _, after, kind, run, incarnation, edge, direction, dtype, rows = header
+    payload = buffer[round_end + len(after) : -_CHECKSUM_BYTES]
+    return Frame(kind, run, incarnation, round_, edge, direction, dtype, rows, None, payload)
+
+
+def _remember(frame: Frame, buffer: bytes) -> None:
+    """Know the header of `frame`, which is `buffer`, from now on; masks are too many for that."""
+    if frame.mask is not None or frame.run >> 16 == 0 or frame.incarnation >> 7:
+        return  # nor is a frame whose round begins elsewhere
+    start = len(buffer) - _CHECKSUM_BYTES - len(frame.payload)
+    round_end = _ROUND_AT + _NUMBER_BYTES[buffer[_ROUND_AT]]
+    edge_end = round_end + _NUMBER_BYTES[buffer[round_end]]
+    if len(_headers) == _MOST_HEADERS:
+        _headers.clear()
+    header = _Header(
+        len(buffer) - round_end,
+        buffer[round_end:start],
+        frame.kind,
+        frame.run,
+        frame.incarnation,
+        frame.edge,
+        frame.direction,
+        frame.dtype,
+        frame.rows,
+    )
+    _headers.setdefault(buffer[:_ROUND_AT] + buffer[round_end : edge_end + 1], header)
+
+
+def _read(buffer: bytes) -> Frame:
+    """The frame in `buffer`, field by field."""
     try:
         fields = msgpack.unpackb(
             buffer,

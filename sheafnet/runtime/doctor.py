@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from sheafnet.errors import SheafnetError
-from sheafnet.network.sockets import SocketHub
+from sheafnet.network.hub import open_hub
 from sheafnet.plugins import distribution
 from sheafnet.runtime.foreign import GROUPS
 from sheafnet.runtime.machines import usable_cores
@@ -41,7 +41,7 @@ def checks() -> Iterator[Check]:
         ("packages", _packages),
         ("plug-ins", _plugins),
         ("torch", _torch),
-        ("sockets of one machine", lambda: _sockets("ipc://{folder}/a")),
+        ("sockets of one machine", lambda: _sockets("unix://{folder}/a")),
         ("sockets between machines", lambda: _sockets("tcp://127.0.0.1")),
         ("Ray", _ray),
         ("memory", _memory),
@@ -101,7 +101,7 @@ def _torch() -> str:
 def _sockets(bind: str) -> str:
     """A message from a hub to itself."""
     with tempfile.TemporaryDirectory(prefix="sheafnet-doctor-") as folder:
-        hub = SocketHub(bind.format(folder=folder), {0: 0})
+        hub = open_hub(bind.format(folder=folder), {0: 0})
         try:
             hub.connect({0: hub.address})
             hub.await_connected(_CONNECT_S)

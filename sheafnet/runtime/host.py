@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -24,8 +25,8 @@ import torch
 from sheafnet.errors import RunDirectoryError, SheafnetError
 from sheafnet.network.channel import Endpoint, Message
 from sheafnet.network.frame import INCARNATIONS, Address
+from sheafnet.network.hub import Hub
 from sheafnet.network.ledger import balance
-from sheafnet.network.sockets import SocketHub
 from sheafnet.network.switchboard import Switchboard
 from sheafnet.nodes.node import Node, Program
 from sheafnet.nodes.programs import programs_of
@@ -69,7 +70,7 @@ class Host:
         plan: Plan,
         run: Path,
         nodes: Sequence[int],
-        hub: SocketHub | None = None,
+        hub: Hub[Any] | None = None,
         at: int = 0,
         incarnation: int = 0,
     ) -> None:

@@ -1,7 +1,7 @@
 """The network as Ray actors. The only module that imports ray.
 
 Ray places, starts and supervises; it carries control, never a projection. One actor is the
-coordinator; it makes the host actors, which exchange frames over ZeroMQ among themselves. Since
+coordinator; it makes the host actors, which exchange frames over sockets among themselves. Since
 the coordinator owns the hosts, they end with it, and it ends with the driver.
 """
 
@@ -21,11 +21,12 @@ from typing import Any
 
 from sheafnet.config import Config
 from sheafnet.errors import ActorDied, ActorError, ClusterError, DeadlineError, SheafnetError
-from sheafnet.network.sockets import SocketAddress, SocketHub
+from sheafnet.network.hub import SocketAddress, open_hub
 from sheafnet.runtime.address import check_address
 from sheafnet.runtime.checkpoint import Checkpoint
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import gpu_share
+from sheafnet.runtime.environment import environment, inherited
 from sheafnet.runtime.foreign import references
 from sheafnet.runtime.machines import Machine, refuse_unfit, this_machine
 from sheafnet.runtime.plan import Plan, Stretch
@@ -93,7 +94,7 @@ class HostProcess:
             bind = f"tcp://{ray.util.get_node_ip_address()}"
             ports = self._config.run.port_range
         patience_s = min(_PATIENCE_S, self._config.run.deadline_s / 2)
-        self._hub = SocketHub(bind, self._host_of, ports, spins, patience_s)
+        self._hub = open_hub(bind, self._host_of, ports, spins, patience_s)
         return self._hub.address
 
     def connect(
@@ -204,7 +205,7 @@ class RayPool:
 
     def _listen(self, hosts: Sequence[int], incarnation: int) -> None:
         binds = [
-            f"ipc://{self._folder}/{k}.{incarnation}" if self._folder else "tcp://" for k in hosts
+            f"unix://{self._folder}/{k}.{incarnation}" if self._folder else "tcp://" for k in hosts
         ]
         calls = {
             k: self._hosts[k].listen.remote(bind, self._spins(k))
@@ -517,7 +518,7 @@ def start_private() -> None:
         ActorError: it does not start.
     """
     try:
-        with _loopback():
+        with _loopback(), inherited():
             ray.init(
                 address="local",
                 include_dashboard=False,
@@ -675,7 +676,7 @@ def joined(address: str) -> Iterator[None]:
             address=address,
             log_to_driver=False,
             logging_level="CRITICAL",
-            runtime_env={"py_modules": [str(_PACKAGE)]},
+            runtime_env={"py_modules": [str(_PACKAGE)], "env_vars": environment()},
         )
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(f"--address {address}: cannot join this Ray cluster: {error}") from None

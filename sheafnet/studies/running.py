@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from sheafnet.errors import ActorError, ConfigError, Interrupted
+from sheafnet.runtime.environment import environment
 from sheafnet.runtime.machines import usable_cores
 from sheafnet.runtime.plan import Plan
 from sheafnet.studies.cells import Cell, CellResult
@@ -185,7 +186,9 @@ class _Worker:
             text=True,
             encoding="utf-8",
             process_group=0,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+            env=os.environ
+            | environment()
+            | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

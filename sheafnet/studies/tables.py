@@ -16,7 +16,7 @@ from sheafnet.runtime.summary import Communication, Summary
 from sheafnet.studies.beside import beside
 
 NOT_COUNTED = (
-    "Counted: every frame between nodes, at both ends. Not counted: TCP/IP, ZeroMQ and Ray headers."
+    "Counted: every frame between nodes, at both ends. Not counted: headers of sockets and Ray."
 )
 
 

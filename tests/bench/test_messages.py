@@ -36,7 +36,7 @@ def test_a_wire_carries_the_payload_both_ways(
 def test_the_channel_counts_every_byte(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """1 KiB of payload and 23 bytes of framing, at both ends (see the README)."""
     drained = []
-    ends = [Channel(tmp_path, me, payload_of(1), "ipc://{folder}/{me}") for me in (0, 1)]
+    ends = [Channel(tmp_path, me, payload_of(1), "unix://{folder}/{me}") for me in (0, 1)]
     for own in ends:
         request.addfinalizer(own.hub.close)
         own.connect()

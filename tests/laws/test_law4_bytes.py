@@ -12,7 +12,7 @@ from sheafnet.errors import AccountingError
 from sheafnet.network import switchboard
 from sheafnet.network.frame import decode
 from sheafnet.network.ledger import Account
-from sheafnet.network.sockets import SocketHub
+from sheafnet.network.unix import UnixHub
 from sheafnet.runtime.host import Host
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.rundir import RunDirectory
@@ -81,7 +81,7 @@ def test_both_ends_of_every_edge_agree_between_actors(tiny: MakeConfig, tmp_path
     assert by_round["inference"] == summary.communication.inference.bytes_total
 
 
-class LossyHub(SocketHub):
+class LossyHub(UnixHub):
     """Loses or damages chosen frames on their way out, and says that it did."""
 
     def __init__(self, *args: object, damage: bool) -> None:
@@ -106,8 +106,8 @@ def test_a_lost_or_damaged_frame_is_missed_counted_and_survived(
     plan = Plan.open(config)
     host_of = {0: 0, 1: 0, 2: 1, 3: 1}
     hubs = [
-        LossyHub(f"ipc://{tmp_path}/0", host_of, damage=damage),
-        SocketHub(f"ipc://{tmp_path}/1", host_of),
+        LossyHub(f"unix://{tmp_path}/0", host_of, damage=damage),
+        UnixHub(f"unix://{tmp_path}/1", host_of),
     ]
     try:
         hubs[0].connect({1: hubs[1].address})

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sheafnet.errors import FrameError, ProtocolError
+from sheafnet.network import frame as frame_module
 from sheafnet.network.frame import (
     MAX_FRAME_BYTES,
     MAX_ROWS,
@@ -593,3 +594,101 @@ def test_every_mask_has_one_form(packed, zero, length):
 def test_masks_of_the_wrong_size_or_with_rows_beyond_the_last(packed, length):
     with pytest.raises(FrameError, match="row mask"):
         unpack_mask(packed, length)
+
+
+# Frames with the header of an earlier one
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch):
+    """The frames that are looked at field by field, from no header known on."""
+    looked_at: list[bytes] = []
+    whole = frame_module._read
+
+    def noting(buffer: bytes) -> Frame:
+        looked_at.append(buffer)
+        return whole(buffer)
+
+    monkeypatch.setattr(frame_module, "_headers", {})
+    monkeypatch.setattr(frame_module, "_read", noting)
+    return looked_at
+
+
+NEXT = [0, 1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1]
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_second_frame_of_a_header_is_read_as_the_first(read, name):
+    """Only its round and payload differ; with a mask, every frame is looked at anew."""
+    golden = GOLDEN[name][0]
+    for number in NEXT:
+        for payload in (golden.payload, golden.payload[::-1]):
+            frame = replace(golden, round=number, payload=payload)
+            assert decode(encode(frame)) == frame
+    assert len(read) == (1 if golden.mask is None else 2 * len(NEXT))
+
+
+@pytest.mark.parametrize("field", ["kind", "run", "incarnation", "edge", "direction", "rows"])
+def test_another_header_is_looked_at(read, field):
+    first = GOLDEN["projection"][0]
+    change = {"kind": Kind.GRADIENT}.get(field, getattr(first, field) ^ 1)
+    second = replace(first, **{field: change})
+    for frame in (first, second, first, second):
+        assert decode(encode(frame)) == frame
+    assert len(read) == 2 + (field == "rows")  # one header is known of an edge and kind
+    longer = replace(first, payload=first.payload + b"x")
+    assert decode(encode(longer)) == longer
+
+
+@pytest.mark.usefixtures("read")
+@pytest.mark.parametrize("name", ["projection", "gradient"])
+def test_what_is_refused_is_refused_of_a_known_header_too(name):
+    """Every element of every field, and every damaged bit, as where no header is known."""
+    golden = GOLDEN[name][0]
+
+    def outcome(buffer: bytes) -> object:
+        try:
+            return decode(buffer)
+        except FrameError as error:
+            return str(error)
+
+    buffers = []
+    for position in range(10):
+        for raw, _ in ELEMENTS:
+            elements = spec_elements(golden)
+            elements[position] = bytes.fromhex(raw)
+            buffers.append(seal(elements))
+    whole = encode(golden)
+    for at in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[at // 8] ^= 1 << at % 8
+        buffers.append(bytes(damaged))
+    fresh = []
+    for buffer in buffers:
+        frame_module._headers.clear()
+        fresh.append(outcome(buffer))
+    known = []
+    for buffer in buffers:
+        frame_module._headers.clear()
+        decode(whole)
+        known.append(outcome(buffer))
+    assert known == fresh
+    assert any(isinstance(found, Frame) for found in fresh)
+
+
+def test_headers_of_shorter_prefixes_are_not_known(read):
+    """A round is found by its place, behind elements of always the same size."""
+    for change in ({"run": 1}, {"run": 2**16 - 1}, {"incarnation": 128}):
+        odd = replace(GOLDEN["projection"][0], **change)
+        for number in (0, 1, 0):
+            assert decode(encode(replace(odd, round=number))) == replace(odd, round=number)
+    assert len(read) == 9
+    assert frame_module._headers == {}
+
+
+@pytest.mark.usefixtures("read")
+def test_headers_that_are_known_take_little(monkeypatch):
+    monkeypatch.setattr(frame_module, "_MOST_HEADERS", 10)
+    for edge in range(25):
+        decode(encode(replace(GOLDEN["projection"][0], edge=edge)))
+        assert 0 < len(frame_module._headers) <= 10

@@ -1,10 +1,11 @@
 """Frames between processes: both kinds of socket, strangers, and what stays behind."""
 
 import contextlib
+import socket
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
-from socket import socket as tcp_socket
 
 import numpy as np
 import psutil
@@ -14,12 +15,13 @@ from zmq.utils.monitor import recv_monitor_message
 
 from sheafnet.config import Named
 from sheafnet.errors import ClusterError, NetworkError
-from sheafnet.network import sockets
+from sheafnet.network import hub as hub_module
+from sheafnet.network import unix
 from sheafnet.network.channel import Endpoint, Limits
 from sheafnet.network.frame import Frame, Kind, encode, run_tag
+from sheafnet.network.hub import SocketAddress, open_hub
 from sheafnet.network.ledger import Account
 from sheafnet.network.payload import WireDtype
-from sheafnet.network.sockets import SocketAddress, SocketHub
 from sheafnet.network.switchboard import Switchboard
 from sheafnet.topology import Edge, Node, Topology
 
@@ -70,7 +72,7 @@ def hubs():
     made = []
 
     def make(bind, host_of=HOST_OF):
-        hub = SocketHub(bind, host_of)
+        hub = open_hub(bind, host_of)
         made.append(hub)
         return hub
 
@@ -94,19 +96,19 @@ def stranger():
         return made[-1]
 
     yield make
-    for socket, monitor in made:
+    for own, monitor in made:
         # In this order: libzmq waits for ever to tell an event to a monitor that has gone.
-        socket.monitor(None, 0)
+        own.monitor(None, 0)
         monitor.close(linger=0)
     context.destroy(linger=0)
 
 
-@pytest.fixture(params=["ipc", "tcp"])
+@pytest.fixture(params=["unix", "tcp"])
 def pair(request, hubs, tmp_path):
     """Two connected hubs."""
     binds = ["tcp://127.0.0.1"] * 2
-    if request.param == "ipc":
-        binds = [f"ipc://{tmp_path}/{k}" for k in range(2)]
+    if request.param == "unix":
+        binds = [f"unix://{tmp_path}/{k}" for k in range(2)]
     first, second = map(hubs, binds)
     first.connect({1: second.address})
     second.connect({0: first.address})
@@ -145,7 +147,7 @@ def test_bytes_that_are_no_frame_are_none_of_the_hubs_business(pair):
 
 
 def test_a_batch_has_at_most_256(hubs, tmp_path):
-    first, second = hubs(f"ipc://{tmp_path}/a"), hubs(f"ipc://{tmp_path}/b")
+    first, second = hubs(f"unix://{tmp_path}/a"), hubs(f"unix://{tmp_path}/b")
     first.connect({1: second.address})
     for k in range(1000):
         first.send(1, frame(k))
@@ -160,15 +162,15 @@ def test_a_batch_has_at_most_256(hubs, tmp_path):
 
 
 def test_what_is_sent_before_the_other_listens_is_queued(hubs, tmp_path):
-    first = hubs(f"ipc://{tmp_path}/a")
-    first.connect({1: SocketAddress(f"ipc://{tmp_path}/b")})
+    first = hubs(f"unix://{tmp_path}/a")
+    first.connect({1: SocketAddress(f"unix://{tmp_path}/b")})
     for k in range(3000):  # beyond ZeroMQ's default of 1,000, where a send would block
         first.send(1, frame(k))
-    assert collect(hubs(f"ipc://{tmp_path}/b"), 3000) == [frame(k) for k in range(3000)]
+    assert collect(hubs(f"unix://{tmp_path}/b"), 3000) == [frame(k) for k in range(3000)]
 
 
 def test_a_host_that_has_moved_is_reached_at_its_new_address(hubs, tmp_path):
-    first, old, new = (hubs(f"ipc://{tmp_path}/{name}") for name in ("a", "old", "new"))
+    first, old, new = (hubs(f"unix://{tmp_path}/{name}") for name in ("a", "old", "new"))
     first.connect({1: old.address})
     first.send(1, frame(1))
     assert collect(old, 1) == [frame(1)]
@@ -264,7 +266,7 @@ def test_raw_bytes_on_the_port_deliver_nothing_and_hold_up_nobody(hubs, words):
     host, port = first.address.endpoint.removeprefix("tcp://").split(":")
     strangers = []
     for number in range(10):
-        stranger = tcp_socket()
+        stranger = socket.socket()
         stranger.settimeout(DEADLINE_S)
         stranger.connect((host, int(port)))
         stranger.sendall(words)
@@ -337,15 +339,15 @@ def test_every_hub_has_keys_of_its_own(hubs):
     assert all(address.endpoint.startswith("tcp://127.0.0.1:") for address in addresses)
 
 
-def test_a_message_beyond_the_limit_does_not_arrive(hubs, stranger, tmp_path, monkeypatch):
-    monkeypatch.setattr(sockets, "MAX_FRAME_BYTES", 2000)
-    hub = hubs(f"ipc://{tmp_path}/a")
-    socket, monitor = stranger(zmq.PUSH)
+def test_a_message_beyond_the_limit_does_not_arrive(hubs, stranger, monkeypatch):
+    monkeypatch.setattr("sheafnet.network.curve.MAX_FRAME_BYTES", 2100)
+    hub = hubs("tcp://127.0.0.1")
+    socket, monitor = stranger(zmq.PUSH, curve(hub.address.server_key))
     socket.connect(hub.address.endpoint)
     assert event(monitor, zmq.EVENT_HANDSHAKE_SUCCEEDED)
-    socket.send(bytes(2001))
+    socket.send(bytes(2101))
     assert event(monitor, zmq.EVENT_DISCONNECTED)
-    sender = hubs(f"ipc://{tmp_path}/b")
+    sender = hubs("tcp://127.0.0.1")
     sender.connect({0: hub.address})
     sender.send(0, bytes(2000))
     assert collect(hub, 1) == [bytes(2000)]
@@ -354,18 +356,109 @@ def test_a_message_beyond_the_limit_does_not_arrive(hubs, stranger, tmp_path, mo
 
 def test_a_unix_socket_is_closed_to_other_users(hubs, tmp_path):
     path = tmp_path / "a"
-    hub = hubs(f"ipc://{path}")
-    assert hub.address == SocketAddress(f"ipc://{path}", None)
+    hub = hubs(f"unix://{path}")
+    assert hub.address == SocketAddress(f"unix://{path}", None)
     mode = path.stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert mode & (stat.S_IRWXG | stat.S_IRWXO) == 0
+
+
+# Streams of one machine
+
+
+def unix_stranger(hub, words):
+    """A connection of somebody else of this user, who has sent `words`."""
+    stranger = socket.socket(socket.AF_UNIX)
+    stranger.connect(hub.address.endpoint.removeprefix("unix://"))
+    stranger.sendall(words)
+    return stranger
+
+
+def headed(buffer):
+    return len(buffer).to_bytes(4, "little") + buffer
+
+
+def test_two_who_send_more_than_fits_before_they_read_hold_up_neither(hubs, tmp_path):
+    """Some 80 MB each way: far beyond what the system keeps, so both must queue it themselves."""
+    pair = [hubs(f"unix://{tmp_path}/{k}", {0: 0, 1: 1}) for k in range(2)]
+    for k in (0, 1):
+        pair[k].connect({1 - k: pair[1 - k].address})
+    sent = {k: [frame(n, size=2**18 + k) for n in range(300)] for k in (0, 1)}
+    begin = time.monotonic()
+    for n in range(300):
+        for k in (0, 1):
+            pair[k].send(1 - k, sent[k][n])
+    assert time.monotonic() - begin < DEADLINE_S
+    for k in (0, 1):
+        assert collect(pair[k], 300) == sent[1 - k]
+    pair[0].send(1, frame(7))  # and what comes after it all is not stuck behind it
+    assert collect(pair[1], 1) == [frame(7)]
+
+
+def test_frames_are_cut_out_of_a_stream_wherever_it_is_broken(hubs, tmp_path):
+    hub = hubs(f"unix://{tmp_path}/a")
+    frames = [frame(1), b"", frame(2, size=5), frame(3, size=70_000)]
+    stream = b"".join(map(headed, frames))
+    for step in (1, 3, 4, 5, 1000, 65_536):
+        with unix_stranger(hub, b"") as stranger:
+            found = []
+            for at in range(0, len(stream), step):
+                stranger.sendall(stream[at : at + step])
+                found += hub.receive(0.0)
+            assert found + collect(hub, 4 - len(found)) == frames
+
+
+def test_who_announces_more_than_a_frame_is_hung_up_on(hubs, tmp_path, monkeypatch):
+    monkeypatch.setattr(unix, "MAX_FRAME_BYTES", 2000)
+    hub, honest = hubs(f"unix://{tmp_path}/a"), hubs(f"unix://{tmp_path}/b")
+    honest.connect({0: hub.address})
+    with unix_stranger(hub, headed(bytes(2000)) + headed(bytes(2001))) as stranger:
+        honest.send(0, frame(1))
+        assert sorted(collect(hub, 2)) == [bytes(2000), frame(1)]
+        assert hub.receive(0.0) == []
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(1) == b""
+    honest.send(0, frame(2))
+    assert collect(hub, 1) == [frame(2)]
+
+
+def test_who_announces_much_and_sends_little_takes_little(hubs, tmp_path):
+    hub = hubs(f"unix://{tmp_path}/a")
+    strangers = [unix_stranger(hub, (2**28).to_bytes(4, "little") + bytes(996)) for _ in range(20)]
+    before = psutil.Process().memory_info().rss
+    for _ in range(50):
+        assert hub.receive(0.0) == []
+    assert len(hub._streams) == 20
+    assert psutil.Process().memory_info().rss - before < 2**22
+    for stranger in strangers:
+        stranger.close()
+    assert hub.receive(0.05) == []
+    assert hub._streams == {}  # what a frame began with went with who sent it
+
+
+def test_the_end_of_a_process_that_had_more_to_read_is_told(hubs, tmp_path):
+    """Whatever is sent then is lost: the connection never comes back."""
+    hub, peer = (hubs(f"unix://{tmp_path}/{name}") for name in "ab")
+    hub.connect({1: peer.address})
+    hub.await_connected(DEADLINE_S)
+    for number in range(100):
+        hub.send(1, frame(number, size=2**16))
+    peer.close()
+    end = time.monotonic() + DEADLINE_S
+    while (lost := hub.lost()) is None:
+        assert time.monotonic() < end
+        hub.receive(0.01)
+    assert f"the host on {tmp_path}/a has lost its connection to {tmp_path}/b. Is" in str(lost)
+    for number in range(100):
+        hub.send(1, frame(number))
+    assert hub.lost() is None
 
 
 # Errors
 
 
 def test_a_node_on_a_host_without_connection(hubs, tmp_path):
-    hub = hubs(f"ipc://{tmp_path}/a")
+    hub = hubs(f"unix://{tmp_path}/a")
     hub.connect({0: hub.address})
     with pytest.raises(NetworkError, match="host 1, where node 2 lives"):
         hub.send(2, frame(1))
@@ -374,8 +467,8 @@ def test_a_node_on_a_host_without_connection(hubs, tmp_path):
 @pytest.mark.parametrize(
     "bind",
     [
-        "ipc:///nowhere/at/all",
-        "ipc:///tmp/" + "x" * 200,  # a Unix path has at most 107 bytes
+        "unix:///nowhere/at/all",
+        "unix:///tmp/" + "x" * 200,  # a Unix path has at most 107 bytes
         "tcp://203.0.113.1",  # an address for documentation: of no machine
         "tcp://not a host",
         "nonsense://127.0.0.1",
@@ -384,13 +477,13 @@ def test_a_node_on_a_host_without_connection(hubs, tmp_path):
 )
 def test_an_address_that_cannot_be_bound(bind):
     with pytest.raises(NetworkError) as caught:
-        SocketHub(bind, HOST_OF)
+        open_hub(bind, HOST_OF)
     assert f"cannot listen on {bind}" in str(caught.value)
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense://x", "tcp://127.0.0.1", ""])
 def test_an_address_that_cannot_be_connected_to(hubs, tmp_path, endpoint):
-    hub = hubs(f"ipc://{tmp_path}/a")
+    hub = hubs(f"unix://{tmp_path}/a")
     with pytest.raises(NetworkError, match=f"cannot connect to {endpoint}"):
         hub.connect({1: SocketAddress(endpoint)})
     with pytest.raises(NetworkError, match="no connection to host 1"):
@@ -400,25 +493,31 @@ def test_an_address_that_cannot_be_connected_to(hubs, tmp_path, endpoint):
 # What stays behind
 
 
-def test_closing_leaves_no_file_descriptor_and_no_thread(tmp_path):
+@pytest.mark.parametrize("binds", [("unix://{}/a", "unix://{}/b"), ("tcp://127.0.0.1",) * 2])
+def test_closing_leaves_no_file_descriptor_and_no_thread(tmp_path, binds):
+    wrong = SocketAddress("nonsense://x", zmq.curve_keypair()[0])
+
     def whole_life():
-        first = SocketHub(f"ipc://{tmp_path}/a", HOST_OF)
-        second = SocketHub("tcp://127.0.0.1", HOST_OF)
+        first, second = (open_hub(bind.format(tmp_path), HOST_OF) for bind in binds)
+        nobody = replace(second.address, endpoint=f"unix://{tmp_path}/nobody")
+        if binds[0].startswith("tcp"):
+            nobody = replace(second.address, endpoint="tcp://127.0.0.1:1")
         first.connect({1: second.address})
         second.connect({0: first.address})
         first.connect({1: second.address})  # again, as after a restart
-        first.connect({7: SocketAddress(f"ipc://{tmp_path}/nobody")})
+        first.connect({7: nobody})
         first.send(1, frame(1))
         second.send(0, frame(2))
         assert collect(second, 1) == [frame(1)]
         assert collect(first, 1) == [frame(2)]
-        first.send(1, frame(3))  # unread at the end
+        for _ in range(200):
+            first.send(1, frame(3, size=2**14))  # more than fits, and unread at the end
         first._host_of = {9: 7}
         first.send(9, frame(4))  # and for nobody
         with pytest.raises(NetworkError):
-            SocketHub("ipc:///nowhere/at/all", HOST_OF)
+            open_hub("unix:///nowhere/at/all", HOST_OF)
         with pytest.raises(NetworkError):
-            first.connect({8: SocketAddress("nonsense://x")})
+            first.connect({8: wrong})
         first.close()
         second.close()
 
@@ -427,11 +526,17 @@ def test_closing_leaves_no_file_descriptor_and_no_thread(tmp_path):
     before = process.num_fds(), process.num_threads()
     for _ in range(3):
         whole_life()
-    assert (process.num_fds(), process.num_threads()) == before
+    descriptors, threads = before
+    assert process.num_fds() == descriptors
+    end = time.monotonic() + DEADLINE_S
+    while process.num_threads() > threads:  # one that has been joined may take a moment to go
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_closing_twice_is_no_error(tmp_path):
-    hub = SocketHub(f"ipc://{tmp_path}/a", HOST_OF)
+    hub = open_hub(f"unix://{tmp_path}/a", HOST_OF)
     hub.close()
     hub.close()
 
@@ -440,15 +545,15 @@ def test_closing_twice_is_no_error(tmp_path):
 
 
 def test_a_port_of_the_range_is_taken_and_a_taken_one_left():
-    with tcp_socket() as taken:
+    with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         first = taken.getsockname()[1]
-        hub = SocketHub("tcp://127.0.0.1", HOST_OF, range(first, first + 50))
+        hub = open_hub("tcp://127.0.0.1", HOST_OF, range(first, first + 50))
         port = int(hub.address.endpoint.rpartition(":")[2])
         assert first < port < first + 50
         with pytest.raises(ClusterError, match=f"run.ports = {first}-{first}: none of these"):
-            SocketHub("tcp://127.0.0.1", HOST_OF, range(first, first + 1))
+            open_hub("tcp://127.0.0.1", HOST_OF, range(first, first + 1))
         hub.close()
 
 
@@ -462,7 +567,7 @@ def test_who_is_connected_has_answered(pair):
 
 
 def test_a_closed_port_is_named_with_both_addresses(hubs):
-    with tcp_socket() as unused:
+    with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         closed = f"127.0.0.1:{unused.getsockname()[1]}"
     first, second = hubs("tcp://127.0.0.1"), hubs("tcp://127.0.0.1")
@@ -509,10 +614,10 @@ def test_who_is_one_of_more_than_there_are_cores_sleeps_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[None] = []
-    monkeypatch.setattr(sockets.os, "sched_yield", lambda: looks.append(None))
+    monkeypatch.setattr(hub_module.os, "sched_yield", lambda: looks.append(None))
     for spins in (True, False):
         looks.clear()
-        hub = SocketHub(f"ipc://{tmp_path}/{spins}", HOST_OF, spins=spins)
+        hub = open_hub(f"unix://{tmp_path}/{spins}", HOST_OF, spins=spins)
         try:
             assert hub.receive(0.01) == []
         finally:

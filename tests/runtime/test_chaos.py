@@ -147,7 +147,7 @@ def test_a_host_takes_the_graph_that_was_drawn(
     with pytest.raises(AssertionError):
         Plan.open(config)
     process = HostProcess(config, drawn, tmp_path, [range(6)], 0)
-    process.listen(f"ipc://{tmp_path}/0", spins=True)
+    process.listen(f"unix://{tmp_path}/0", spins=True)
     assert process._plan.topology == drawn
     process._hub.close()
 
@@ -158,7 +158,7 @@ def test_a_survivor_lets_go_of_its_nodes_before_it_makes_them_anew(
     monkeypatch.setattr("sheafnet.runtime.ray_cluster._end_with_parent", lambda: None)
     config = tiny()
     process = HostProcess(config, Plan.open(config).topology, tmp_path, [[0, 1, 2, 3]], 0)
-    addresses = {0: process.listen(f"ipc://{tmp_path}/0", spins=True)}
+    addresses = {0: process.listen(f"unix://{tmp_path}/0", spins=True)}
     process.abort()  # nothing to end yet
     process.connect(addresses, None, 0)
     process.run(next(Plan.open(config).stretches()))

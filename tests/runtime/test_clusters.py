@@ -131,15 +131,15 @@ def test_few_messages_cross_machines(tiny: MakeConfig) -> None:
 WALL = f"""
 from dataclasses import replace
 import sheafnet.runtime.ray_cluster as cluster
-from sheafnet.network.sockets import SocketHub
+from sheafnet.network.curve import CurveHub
 cluster._HANDSHAKE_DEADLINE_S = 1.0
-connect = SocketHub.connect
+connect = CurveHub.connect
 def walled(hub, addresses):
     port = int(hub.address.endpoint.rpartition(":")[2])
     assert port in range({PORTS.partition("-")[0]}, {PORTS.partition("-")[2]} + 1)
     closed = {{k: replace(a, endpoint="tcp://127.0.0.1:1") for k, a in addresses.items()}}
     connect(hub, closed)
-SocketHub.connect = walled
+CurveHub.connect = walled
 """
 """A module that the YAML imports in every process: all ports of neighbours are closed."""
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from sheafnet.errors import ActorError
-from sheafnet.network.sockets import SocketHub
+from sheafnet.network.hub import Hub
 from sheafnet.runtime import doctor
 from tests.runtime.test_cli import call
 
@@ -36,7 +36,7 @@ def test_what_is_wrong_is_named_and_the_rest_looked_at(monkeypatch: pytest.Monke
     def no_ray() -> str:
         raise ActorError("Ray does not start on this machine: no port")
 
-    monkeypatch.setattr(SocketHub, "receive", lambda *_: [])
+    monkeypatch.setattr(Hub, "receive", lambda *_: [])
     usage = shutil.disk_usage("/")._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     checks = found(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sheafnet.network.sockets import SocketHub
+from sheafnet.network.unix import UnixHub
 from sheafnet.nodes.node import Node
 from sheafnet.runtime.host import Host, Report
 from sheafnet.runtime.plan import Plan, Stretch
@@ -15,7 +15,7 @@ from tests.conftest import MakeConfig
 HOST_OF = {0: 0, 1: 0, 2: 1, 3: 1}
 
 
-class StoppedHub(SocketHub):
+class StoppedHub(UnixHub):
     """Of a process that is stopped in its first wait till all mail has come; wakes to one frame."""
 
     DEADLINE_S = 0.5
@@ -43,10 +43,10 @@ def run_two(
     folder: Path,
     stretch: Stretch,
     alone: bool = False,
-    hub: type[SocketHub] = SocketHub,
+    hub: type[UnixHub] = UnixHub,
 ) -> list[Report]:
     """Two hosts of two nodes in threads of this process, or only the first of them, with `hub`."""
-    hubs = [kind(f"ipc://{folder}/{k}", HOST_OF) for k, kind in enumerate((hub, SocketHub))]
+    hubs = [kind(f"unix://{folder}/{k}", HOST_OF) for k, kind in enumerate((hub, UnixHub))]
     reports: dict[int, Report] = {}
     try:
         for k in (0, 1):
@@ -112,8 +112,8 @@ def test_what_has_come_is_not_missed_however_late_a_host_looks(
 
 def test_abort_ends_a_wait(tiny: MakeConfig, tmp_path: Path) -> None:
     plan = Plan.open(tiny("run.deadline_s=600"))
-    hub = SocketHub(f"ipc://{tmp_path}/0", HOST_OF)
-    other = SocketHub(f"ipc://{tmp_path}/1", HOST_OF)
+    hub = UnixHub(f"unix://{tmp_path}/0", HOST_OF)
+    other = UnixHub(f"unix://{tmp_path}/1", HOST_OF)
     try:
         hub.connect({1: other.address})
         host = Host(plan, Path("r"), [0, 1], hub)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from sheafnet.runtime.environment import environment
 from tests.conftest import TINY, MakeConfig, run_artifacts
 
 pytestmark = pytest.mark.ray
@@ -97,6 +98,7 @@ def test_ctrl_c_while_training(start, tmp_path: Path) -> None:
     hosts = named(children, "HostProcess")
     assert len(hosts) == 2
     assert {host.nice() for host in hosts} == {psutil.Process(process.pid).nice()}
+    assert environment().items() <= hosts[0].environ().items()  # not of this process, nor of that
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
     code, words = end_of(process, children)
     assert code == 130
