@@ -160,7 +160,7 @@ class Endpoint:
             ProtocolError: the edge does not allow it.
             DivergenceError: the array is not finite.
         """
-        begin = time.thread_time()
+        begin = time.perf_counter()
         side, round_ = self._side(edge), round_of(kind, number)
         direction = side.outgoing
         try:
@@ -173,16 +173,16 @@ class Endpoint:
             seed = self._limits.stochastic[kind]
             draws = stream(seed, "rounding", edge, direction, kind.name, round_)
         frame = Frame(
-            kind=kind,
-            run=self._limits.run,
-            incarnation=self._incarnation,
-            round=number,
-            edge=edge,
-            direction=direction,
-            dtype=dtype,
-            rows=rows,
-            mask=None if mask is None else pack_mask(mask),
-            payload=b"" if array is None else pack(array, dtype, draws),
+            kind,
+            self._limits.run,
+            self._incarnation,
+            number,
+            edge,
+            direction,
+            dtype,
+            rows,
+            None if mask is None else pack_mask(mask),
+            b"" if array is None else pack(array, dtype, draws),
         )
         if kind is Kind.REQUEST and mask is not None:
             side.asked = round_, mask.copy()
@@ -192,7 +192,7 @@ class Endpoint:
             attempts = self._links.attempts(kind, number, edge, direction)
         for _ in attempts:
             self._transport.send(side.peer, buffer)
-        key, count = key_of(frame), measure(frame, len(buffer))
+        key, count = Key(kind.phase, round_, edge, direction), measure(frame, len(buffer))
         for _ in attempts:
             self.ledger.record("sent", key, count)
         if self._radio and attempts:
@@ -200,7 +200,7 @@ class Endpoint:
             size, times = len(buffer), len(attempts)
             step = step_of(number) if kind is Kind.ESTIMATE else 0
             self._sendings.append(Sending(kind, edge, direction, round_, size, times, heard, step))
-        self._seconds += time.thread_time() - begin
+        self._seconds += time.perf_counter() - begin
         return bool(attempts) and attempts[-1] in ARRIVES
 
     def drain_sendings(self) -> list[Sending]:
@@ -209,7 +209,7 @@ class Endpoint:
         return sent
 
     def drain_seconds(self) -> float:
-        """Processor seconds spent in `send`, local delivery included, since the last call."""
+        """Seconds spent in `send`, local delivery included, since the last call."""
         spent, self._seconds = self._seconds, 0.0
         return spent
 
@@ -329,12 +329,13 @@ class Endpoint:
             return 0
         if kind is Kind.REQUEST:
             raise ProtocolError("a request carries no tensor")
-        if array.ndim != 2 or array.shape[1] != dim or array.shape[0] > limit:
+        shape: tuple[int, ...] = array.shape
+        if len(shape) != 2 or shape[1] != dim or shape[0] > limit:
             raise ProtocolError(
-                f"a {kind.name.lower()} of shape {array.shape}; "
+                f"a {kind.name.lower()} of shape {shape}; "
                 f"this edge carries (at most {max(limit, 0)}, {dim}) and nothing else"
             )
-        _check_rows(kind, limit, len(array), mask)
+        _check_rows(kind, limit, shape[0], mask)
         if not all_finite(array):
             arrow = self._topology.arrow(side.edge.index, side.outgoing)
             raise DivergenceError(
@@ -342,7 +343,7 @@ class Endpoint:
                 f"{kind.phase} round {round_}: the {kind.name.lower()} has NaN or infinite values. "
                 "Try a lower training.learning_rate or a higher training.temperature."
             )
-        return len(array)
+        return shape[0]
 
     def _checked(self, side: _Side, frame: Frame) -> Message:
         limits, kind = self._limits, frame.kind

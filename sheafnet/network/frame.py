@@ -35,7 +35,7 @@ import numpy.typing as npt
 from isal.isal_zlib import crc32
 
 from sheafnet.errors import FrameError
-from sheafnet.network.payload import WireDtype
+from sheafnet.network.payload import Buffer, WireDtype
 
 VERSION = 1
 MAX_FRAME_BYTES = 1 << 28
@@ -111,7 +111,7 @@ class Frame:
     dtype: WireDtype
     rows: int
     mask: bytes | None
-    payload: bytes
+    payload: Buffer
 
 
 def numbered(round_: int, step: int) -> int:
@@ -137,8 +137,8 @@ def run_tag(value: int) -> int:
 def encode(frame: Frame) -> bytes:
     """The bytes of `frame`: encoded once, counted once, sent as they are."""
     mask, payload = frame.mask, frame.payload
-    named = (_NIL,) if mask is None else (_bin_header(len(mask)), mask)
-    start = b"".join((_numbers(frame), *named, _bin_header(len(payload))))
+    named = _NIL if mask is None else _bin_header(len(mask)) + mask
+    start = _numbers(frame) + named + _bin_header(len(payload))
     checksum = crc32(payload, crc32(start))
     return b"".join((start, payload, _UINT32, checksum.to_bytes(4, "big")))
 
@@ -169,7 +169,7 @@ def _bin_header(size: int) -> bytes:
     return b"\xc6" + size.to_bytes(4, "big")
 
 
-def _bin_size(content: bytes | None) -> int:
+def _bin_size(content: Buffer | None) -> int:
     """Bytes that a mask or a payload takes."""
     return 1 if content is None else len(_bin_header(len(content))) + len(content)
 
@@ -220,12 +220,13 @@ def _familiar(buffer: bytes) -> Frame | None:
     round_end = _ROUND_AT + _NUMBER_BYTES[buffer[_ROUND_AT]]
     edge_end = round_end + _NUMBER_BYTES[buffer[round_end]]
     header = _headers.get(buffer[:_ROUND_AT] + buffer[round_end : edge_end + 1])
+    body = memoryview(buffer)[:-_CHECKSUM_BYTES]
     if (
         header is None
         or header.rest != len(buffer) - round_end
         or not buffer.startswith(header.after, round_end)
         or buffer[-_CHECKSUM_BYTES] != _UINT32[0]
-        or crc32(memoryview(buffer)[:-_CHECKSUM_BYTES]) != int.from_bytes(buffer[-4:], "big")
+        or crc32(body) != int.from_bytes(buffer[-4:], "big")
     ):
         return None
     first, size = buffer[_ROUND_AT], round_end - _ROUND_AT
@@ -233,7 +234,7 @@ def _familiar(buffer: bytes) -> Frame | None:
     if not _LEAST[size] <= round_ < _BEYOND[size]:
         return None
     _, after, kind, run, incarnation, edge, direction, dtype, rows = header
-    payload = buffer[round_end + len(after) : -_CHECKSUM_BYTES]
+    payload = body[round_end + len(after) :]
     return Frame(kind, run, incarnation, round_, edge, direction, dtype, rows, None, payload)
 
 

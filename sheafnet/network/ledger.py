@@ -129,14 +129,15 @@ class Ledger:
         Whoever floods a node with frames of rounds that do not exist fills no memory: beyond
         `REJECTED_LIMIT` keys, what is refused is counted by the switchboard alone.
         """
-        known = self._counts.get((key, fate))
+        of = key, fate
+        known = self._counts.get(of)
         if known is not None:
             count = known.plus(count)
         elif fate == "rejected":
             if self._rejected == REJECTED_LIMIT:
                 return
             self._rejected += 1
-        self._counts[key, fate] = count
+        self._counts[of] = count
 
     def drain(self) -> list[Entry]:
         """The counts since the last call, as plain tuples in the order of first use."""

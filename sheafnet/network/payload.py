@@ -23,6 +23,8 @@ import numpy.typing as npt
 from sheafnet.errors import FrameError
 
 Array = npt.NDArray[np.float32]
+Buffer = bytes | memoryview
+"""Bytes that may be those of something larger."""
 _Bits = npt.NDArray[np.uint16]
 
 
@@ -94,11 +96,11 @@ def pack(array: Array, dtype: WireDtype, draws: np.random.Generator | None = Non
             but for the largest magnitudes that share a scale: those are rounded to nearest, as
             everything is without it.
     """
+    if dtype is WireDtype.FLOAT32:
+        return array.astype(_FLOAT32, copy=False).tobytes()
     if array.size == 0:
         return b""
     values = np.ascontiguousarray(array, dtype=_FLOAT32)
-    if dtype is WireDtype.FLOAT32:
-        return values.tobytes()
     bound = _LARGEST.get(dtype, _BFLOAT16_MAX)
     values = values.clip(-bound, bound)
     if dtype is WireDtype.FLOAT16:
@@ -122,7 +124,7 @@ def pack(array: Array, dtype: WireDtype, draws: np.random.Generator | None = Non
     return packed + steps.astype(np.int8).tobytes()
 
 
-def unpack(payload: bytes, dtype: WireDtype, rows: int, dim: int) -> Array:
+def unpack(payload: Buffer, dtype: WireDtype, rows: int, dim: int) -> Array:
     """The (rows, dim) float32 tensor of `payload`, writable.
 
     Raises:
@@ -160,7 +162,7 @@ def all_finite(values: Array) -> bool:
     return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())
 
 
-def _stepped(payload: bytes, dtype: WireDtype, rows: int, dim: int) -> Array:
+def _stepped(payload: Buffer, dtype: WireDtype, rows: int, dim: int) -> Array:
     """The values of scales and steps; infinite ones among them are still to be refused."""
     steps = np.frombuffer(payload, dtype=np.int8, offset=len(payload) - rows * dim)
     values = steps.astype(np.float32).reshape(rows, dim)

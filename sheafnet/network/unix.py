@@ -85,7 +85,11 @@ class UnixHub(Hub["_Peer"]):
                     self._accept()
                 else:
                     self._take(self._streams[descriptor])
-        return [self._arrived.popleft() for _ in range(min(BATCH, len(self._arrived)))]
+        if len(self._arrived) > BATCH:
+            return [self._arrived.popleft() for _ in range(BATCH)]
+        arrived = list(self._arrived)
+        self._arrived.clear()
+        return arrived
 
     def _accept(self) -> None:
         try:
@@ -186,22 +190,26 @@ class _Peer:
         return True
 
     def send(self, buffer: bytes) -> None:
-        """Send `buffer`, or queue it behind what waits; what is sent to who has gone is lost."""
+        """Send `buffer`, or queue it behind what waits; what is sent to who has gone is lost.
+
+        Always called by the same thread, so that a worker that has ended stays ended meanwhile.
+        """
         length = _LENGTH.pack(len(buffer))
-        with self._lock:
-            if self._worker is not None:
-                self._waiting.append(length + buffer)
-                return
-            try:
-                sent = self._socket.sendmsg((length, buffer), (), _NO_WAIT)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self._broken = True
-                return
-            if sent < _LENGTH.size + len(buffer):
-                self._waiting.append((length + buffer)[sent:])
-                self._start()
+        if self._worker is not None:
+            with self._lock:
+                if self._worker is not None:
+                    self._waiting.append(length + buffer)
+                    return
+        try:
+            sent = self._socket.sendmsg((length, buffer), (), _NO_WAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._broken = True
+            return
+        if sent < _LENGTH.size + len(buffer):
+            self._waiting.append((length + buffer)[sent:])
+            self._start()
 
     def _start(self) -> None:
         self._worker = threading.Thread(target=self._work, daemon=True)
