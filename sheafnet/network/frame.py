@@ -60,7 +60,8 @@ _NUMBER_BYTES = [{0xCC: 2, 0xCD: 3, 0xCE: 5}.get(first, 1) for first in range(25
 _LEAST = {1: 0, 2: 1 << 7, 3: 1 << 8, 5: 1 << 16}
 _BEYOND = {1: 1 << 7, 2: 1 << 8, 3: 1 << 16, 5: 1 << 32}
 """The numbers that take that many bytes."""
-_MOST_HEADERS = 4096
+_MOST_HEADERS = 1 << 15
+"""Known at a time: some 400 bytes each."""
 
 Phase = Literal["train", "evaluation", "calibration", "inference"]
 PHASES: tuple[Phase, ...] = ("train", "evaluation", "calibration", "inference")
@@ -179,7 +180,8 @@ def decode(buffer: bytes) -> Frame:
 
     A frame with the very header of an earlier one, but for its round, needs no second look at it.
 
-    Takes at most the memory of `buffer` once more and 256 KiB, whatever the bytes are.
+    Takes at most the memory of `buffer` once more and 256 KiB, whatever the bytes are, and the
+    headers of all frames together 16 MB.
 
     Raises:
         FrameError: the bytes are no frame of this version; names the edge if it can be read.

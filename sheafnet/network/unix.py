@@ -25,6 +25,8 @@ _BACKLOG = 4096
 _RETRY_S = 0.01
 _SEND_BUFFER = 1 << 20
 """Asked of the system, which gives less: mostly 416 KiB."""
+_PASSES = 8
+"""How often all that is readable is read until a frame is whole; one that trickles has to wait."""
 _AT_ONCE = 1 << 19
 """Bytes read at a time, into memory that stays: that of a fresh object costs more than its copy."""
 _NO_WAIT = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
@@ -79,12 +81,18 @@ class UnixHub(Hub["_Peer"]):
         return [peer.endpoint for peer in self._ways.values() if peer.ends()]
 
     def _look(self, timeout_s: float) -> list[bytes]:
-        if not self._arrived:
-            for descriptor, _ in self._poll.poll(timeout_s * 1000):
+        for _ in range(_PASSES):
+            if self._arrived:
+                break
+            events = self._poll.poll(timeout_s * 1000)
+            if not events:
+                break
+            for descriptor, _ in events:
                 if descriptor == self._listening:
                     self._accept()
                 else:
                     self._take(self._streams[descriptor])
+            timeout_s = 0.0
         if len(self._arrived) > BATCH:
             return [self._arrived.popleft() for _ in range(BATCH)]
         arrived = list(self._arrived)
@@ -92,15 +100,19 @@ class UnixHub(Hub["_Peer"]):
         return arrived
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise NetworkError(f"the host on {self._path} cannot be reached: {error}") from None
-        connection.setblocking(False)
-        self._streams[connection.fileno()] = _Stream(connection)
-        self._poll.register(connection, select.POLLIN)
+        """Take every connection that waits."""
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                raise NetworkError(
+                    f"the host on {self._path} cannot take another connection: {error}"
+                ) from None
+            connection.setblocking(False)
+            self._streams[connection.fileno()] = _Stream(connection)
+            self._poll.register(connection, select.POLLIN)
 
     def _take(self, stream: "_Stream") -> None:
         """Read what has come of a stream, and hang up where it has ended or is none of ours."""
@@ -117,8 +129,9 @@ class UnixHub(Hub["_Peer"]):
 
     def close(self) -> None:
         """As `Hub.close`."""
-        self._listener.close()
-        self._path.unlink(missing_ok=True)
+        if self._listener.fileno() >= 0:
+            self._listener.close()
+            self._path.unlink(missing_ok=True)
         for stream in self._streams.values():
             stream.socket.close()
         self._streams.clear()
@@ -136,7 +149,7 @@ class _Stream:
         self._needed = 0
         """Bytes of `_begun` with which there is something to cut off."""
 
-    def cut(self, data: "memoryview | bytearray", into: deque[bytes]) -> bool:
+    def cut(self, data: memoryview, into: deque[bytes]) -> bool:
         """Append the frames that `data` completes; False where a length is beyond all frames."""
         if self._begun:
             self._begun += data
@@ -176,7 +189,10 @@ class _Peer:
 
     def _connects(self) -> bool:
         """Whether somebody listens there; does not wait."""
-        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection = socket.socket(socket.AF_UNIX)
+        except OSError:  # too many files are open
+            return False
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         connection.setblocking(False)
         try:
@@ -200,12 +216,14 @@ class _Peer:
                 if self._worker is not None:
                     self._waiting.append(length + buffer)
                     return
+        if self._broken:
+            return
         try:
             sent = self._socket.sendmsg((length, buffer), (), _NO_WAIT)
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._broken = True
+            self._break()
             return
         if sent < _LENGTH.size + len(buffer):
             self._waiting.append((length + buffer)[sent:])
@@ -225,10 +243,18 @@ class _Peer:
                     self._worker = None
                     return
                 data = self._waiting.popleft()
+            if self._broken:
+                continue
             try:
                 self._socket.sendall(data)
             except OSError:
-                self._broken = True
+                self._break()
+
+    def _break(self) -> None:
+        """Hang up: after a part of a frame nothing that follows could be read."""
+        self._broken = True
+        with contextlib.suppress(OSError):  # the other end has hung up
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def ends(self) -> bool:
         """Whether the connection has ended; says so once."""
@@ -251,8 +277,7 @@ class _Peer:
             self._waiting.clear()
             worker = self._worker
         if self.reached.is_set():
-            with contextlib.suppress(OSError):  # the other end has hung up
-                self._socket.shutdown(socket.SHUT_RDWR)
+            self._break()
         if worker is not None:
             worker.join()
         if self.reached.is_set():

@@ -659,6 +659,8 @@ def test_what_is_refused_is_refused_of_a_known_header_too(name):
             elements[position] = bytes.fromhex(raw)
             buffers.append(seal(elements))
     whole = encode(golden)
+    for body in (whole[:-5] + b"EXTRA", whole[:-6], whole[:-7] + b"\x00", whole[:13]):
+        buffers.append(seal([body[1:]]))
     for at in range(len(whole) * 8):
         damaged = bytearray(whole)
         damaged[at // 8] ^= 1 << at % 8

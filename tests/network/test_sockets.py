@@ -1,8 +1,10 @@
 """Frames between processes: both kinds of socket, strangers, and what stays behind."""
 
 import contextlib
+import resource
 import socket
 import stat
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -434,6 +436,97 @@ def test_who_announces_much_and_sends_little_takes_little(hubs, tmp_path):
         stranger.close()
     assert hub.receive(0.05) == []
     assert hub._streams == {}  # what a frame began with went with who sent it
+
+
+def test_all_that_has_come_is_read_at_once(hubs, tmp_path):
+    """Of new connections and in several pieces, too: a node at its deadline does not ask again."""
+    hub = hubs(f"unix://{tmp_path}/a")
+    sent = [frame(k) for k in range(3)]
+    strangers = [unix_stranger(hub, headed(buffer)) for buffer in sent]
+    assert sorted(hub.receive(0.0)) == sent
+    large = frame(4, size=800_000)
+    strangers[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**21)
+    strangers[0].sendall(headed(large))
+    assert hub.receive(0.0) == [large]
+    for stranger in strangers:
+        stranger.close()
+
+
+def test_nobody_at_an_address_is_named_with_both(hubs, tmp_path):
+    first, second = hubs(f"unix://{tmp_path}/a"), hubs(f"unix://{tmp_path}/b")
+    first.connect({0: second.address, 1: SocketAddress(f"unix://{tmp_path}/nobody")})
+    with pytest.raises(NetworkError) as caught:
+        first.await_connected(0.2)
+    says = f"the host on {tmp_path}/a cannot reach {tmp_path}/nobody: no answer within 0 s"
+    assert says in str(caught.value)
+    assert first.lost() is None  # who never answered is not lost
+
+
+def test_more_connections_than_files_are_named(hubs, tmp_path):
+    hub = hubs(f"unix://{tmp_path}/a")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with unix_stranger(hub, b""):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(
+                NetworkError, match=f"{tmp_path}/a cannot take another .*open files"
+            ):
+                hub.receive(1.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert hub.receive(0.05) == []
+        assert len(hub._streams) == 1  # nothing of it is lost
+
+
+def test_nothing_is_stuck_where_the_system_takes_little_at_a_time(hubs, tmp_path, monkeypatch):
+    """A worker begins and ends every few frames, and often ends while the next one is sent."""
+    monkeypatch.setattr(unix, "_SEND_BUFFER", 1)
+    started = []
+    start = unix._Peer._start
+    monkeypatch.setattr(unix._Peer, "_start", lambda peer: (started.append(peer), start(peer)))
+    hub, peer = (hubs(f"unix://{tmp_path}/{name}") for name in "ab")
+    hub.connect({1: peer.address})
+    sent = [frame(n, size=1 + 997 * n % 9000) for n in range(5000)]
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.extend(collect(peer, len(sent))))
+    reader.start()
+    for number, buffer in enumerate(sent):
+        hub.send(1, buffer)
+        while number % 3 == 0 and hub._ways[1]._waiting:
+            time.sleep(0)
+    reader.join()
+    assert found == sent
+    assert len(started) > 100
+    hub.send(1, sent[0])
+    assert collect(peer, 1) == [sent[0]]
+
+
+def test_a_worker_that_ends_at_the_last_moment_takes_nothing_with_it(hubs, tmp_path):
+    hub, other = (hubs(f"unix://{tmp_path}/{name}") for name in "ab")
+    hub.connect({1: other.address})
+    peer = hub._ways[1]
+
+    @contextlib.contextmanager
+    def held():
+        """The lock, which a worker had while it looked for the last time."""
+        peer._worker = None
+        yield
+
+    peer._worker, peer._lock = threading.Thread(), held()
+    hub.send(1, frame(1))
+    peer._lock = threading.Lock()
+    assert peer._worker is None
+    assert collect(other, 1) == [frame(1)]
+
+
+def test_closing_again_leaves_who_has_taken_the_place(hubs, tmp_path):
+    first = hubs(f"unix://{tmp_path}/a")
+    first.close()
+    second = hubs(f"unix://{tmp_path}/a")
+    first.close()
+    third = hubs(f"unix://{tmp_path}/b")
+    third.connect({0: second.address})
+    third.await_connected(DEADLINE_S)
 
 
 def test_the_end_of_a_process_that_had_more_to_read_is_told(hubs, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sheafnet.network.channel import Endpoint
 from sheafnet.network.unix import UnixHub
 from sheafnet.nodes.node import Node
 from sheafnet.runtime.host import Host, Report
@@ -108,6 +109,25 @@ def test_what_has_come_is_not_missed_however_late_a_host_looks(
     assert StoppedHub.stopped
     records = [r for report in reports for node in report.records.values() for r in node.train]
     assert [record.missed for record in records] == [0, 0, 0, 0]
+
+
+def test_sending_has_its_share_of_the_time_of_its_steps(
+    tiny: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Host(Plan.open(tiny("training.rounds=4")), Path("r"), [0, 1, 2, 3])
+    for first in (0, 2):
+        begin, spent = time.perf_counter(), time.thread_time()
+        seconds = host.run(Stretch("train", first, 2)).seconds
+        spent = time.thread_time() - spent
+        assert seconds.compute > 0.0
+        assert seconds.messaging > 0.0
+        assert seconds.compute + seconds.messaging <= spent
+        assert host._stepping_s <= time.perf_counter() - begin  # of this stretch alone
+
+    # Had half the time of all steps gone to sending, so would half of their processor time.
+    monkeypatch.setattr(Endpoint, "drain_seconds", lambda _: host._stepping_s / 8)
+    seconds = host.run(Stretch("train", 4, 2)).seconds
+    assert seconds.messaging == pytest.approx(seconds.compute)
 
 
 def test_abort_ends_a_wait(tiny: MakeConfig, tmp_path: Path) -> None:
