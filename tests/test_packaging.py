@@ -45,7 +45,8 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         shutil.copytree(ROOT / part, source / part, ignore=ignored)
     sdist = built("build_sdist", source, folder)
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "sdist", filter="data")
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from 3.11.4 on
+        archive.extractall(folder / "sdist", **safely)
     (unpacked,) = (folder / "sdist").iterdir()
     return sdist, built("build_wheel", unpacked, folder)
 
