@@ -212,7 +212,7 @@ class _Header(NamedTuple):
 
 
 _headers: dict[bytes, _Header] = {}
-"""By the bytes before the round and those of edge and direction."""
+"""The last one by the bytes before the round and those of edge and direction."""
 
 
 def _familiar(buffer: bytes) -> Frame | None:
@@ -249,7 +249,7 @@ def _remember(frame: Frame, buffer: bytes) -> None:
     edge_end = round_end + _NUMBER_BYTES[buffer[round_end]]
     if len(_headers) == _MOST_HEADERS:
         _headers.clear()
-    header = _Header(
+    _headers[buffer[:_ROUND_AT] + buffer[round_end : edge_end + 1]] = _Header(
         len(buffer) - round_end,
         buffer[round_end:start],
         frame.kind,
@@ -260,7 +260,6 @@ def _remember(frame: Frame, buffer: bytes) -> None:
         frame.dtype,
         frame.rows,
     )
-    _headers.setdefault(buffer[:_ROUND_AT] + buffer[round_end : edge_end + 1], header)
 
 
 def _read(buffer: bytes) -> Frame:
