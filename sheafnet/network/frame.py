@@ -57,9 +57,6 @@ _SHORTEST = 21
 """Bytes of a frame of the smallest numbers without mask and payload."""
 _NUMBER_BYTES = [{0xCC: 2, 0xCD: 3, 0xCE: 5}.get(first, 1) for first in range(256)]
 """Bytes of a number, by the first of them."""
-_LEAST = {1: 0, 2: 1 << 7, 3: 1 << 8, 5: 1 << 16}
-_BEYOND = {1: 1 << 7, 2: 1 << 8, 3: 1 << 16, 5: 1 << 32}
-"""The numbers that take that many bytes."""
 _MOST_HEADERS = 1 << 15
 """Known at a time: some 400 bytes each."""
 
@@ -170,7 +167,7 @@ def _bin_header(size: int) -> bytes:
     return b"\xc6" + size.to_bytes(4, "big")
 
 
-def _bin_size(content: Buffer | None) -> int:
+def _bin_size(content: bytes | None) -> int:
     """Bytes that a mask or a payload takes."""
     return 1 if content is None else len(_bin_header(len(content))) + len(content)
 
@@ -219,25 +216,31 @@ def _familiar(buffer: bytes) -> Frame | None:
     """The frame in `buffer` if its header is known and its round and checksum are right."""
     if len(buffer) < _SHORTEST:
         return None
-    round_end = _ROUND_AT + _NUMBER_BYTES[buffer[_ROUND_AT]]
-    edge_end = round_end + _NUMBER_BYTES[buffer[round_end]]
-    header = _headers.get(buffer[:_ROUND_AT] + buffer[round_end : edge_end + 1])
+    directed_edge, round_end = _placed(buffer)
+    header = _headers.get(directed_edge)
+    if header is None:
+        return None
     body = memoryview(buffer)[:-_CHECKSUM_BYTES]
+    spelled = buffer[_ROUND_AT:round_end]
+    round_ = int.from_bytes(spelled[1:] or spelled, "big")
     if (
-        header is None
-        or header.rest != len(buffer) - round_end
+        header.rest != len(buffer) - round_end
         or not buffer.startswith(header.after, round_end)
         or buffer[-_CHECKSUM_BYTES] != _UINT32[0]
         or crc32(body) != int.from_bytes(buffer[-4:], "big")
+        or _PACKER.pack(round_) != spelled
     ):
-        return None
-    first, size = buffer[_ROUND_AT], round_end - _ROUND_AT
-    round_ = first if size == 1 else int.from_bytes(buffer[_ROUND_AT + 1 : round_end], "big")
-    if not _LEAST[size] <= round_ < _BEYOND[size]:
         return None
     _, after, kind, run, incarnation, edge, direction, dtype, rows = header
     payload = body[round_end + len(after) :]
     return Frame(kind, run, incarnation, round_, edge, direction, dtype, rows, None, payload)
+
+
+def _placed(buffer: bytes) -> tuple[bytes, int]:
+    """The bytes before the round with those of edge and direction, and where the round ends."""
+    round_end = _ROUND_AT + _NUMBER_BYTES[buffer[_ROUND_AT]]
+    edge_end = round_end + _NUMBER_BYTES[buffer[round_end]]
+    return buffer[:_ROUND_AT] + buffer[round_end : edge_end + 1], round_end
 
 
 def _remember(frame: Frame, buffer: bytes) -> None:
@@ -245,11 +248,10 @@ def _remember(frame: Frame, buffer: bytes) -> None:
     if frame.mask is not None or frame.run >> 16 == 0 or frame.incarnation >> 7:
         return  # nor is a frame whose round begins elsewhere
     start = len(buffer) - _CHECKSUM_BYTES - len(frame.payload)
-    round_end = _ROUND_AT + _NUMBER_BYTES[buffer[_ROUND_AT]]
-    edge_end = round_end + _NUMBER_BYTES[buffer[round_end]]
+    directed_edge, round_end = _placed(buffer)
     if len(_headers) == _MOST_HEADERS:
         _headers.clear()
-    _headers[buffer[:_ROUND_AT] + buffer[round_end : edge_end + 1]] = _Header(
+    _headers[directed_edge] = _Header(
         len(buffer) - round_end,
         buffer[round_end:start],
         frame.kind,
