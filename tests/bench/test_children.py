@@ -12,6 +12,7 @@ import pytest
 
 from sheafnet.bench.children import Child, Group, run
 from sheafnet.errors import ActorError
+from sheafnet.runtime.environment import environment
 from tests.runtime.test_ray import children_of, end_of, wait_until
 
 ECHO = "print(1, flush=True); input(); print('[2, 3]', flush=True); input()"
@@ -102,3 +103,9 @@ def test_an_interrupted_benchmark_leaves_no_ray() -> None:
     code, _ = end_of(process, children)
     assert code == 130
     assert time.monotonic() - begin < 120
+
+
+def test_they_find_what_the_actors_of_a_network_find() -> None:
+    child = python(SILENT)
+    with Group([child]):
+        assert environment().items() <= psutil.Process(child.pid).environ().items()

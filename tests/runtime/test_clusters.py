@@ -20,6 +20,7 @@ import yaml
 from ray._private.state import actors
 from ray.cluster_utils import Cluster
 
+from sheafnet.runtime.environment import environment
 from sheafnet.runtime.memory import estimate
 from sheafnet.runtime.placement import crossing
 from sheafnet.runtime.plan import Plan
@@ -202,3 +203,20 @@ def test_a_machine_that_lacks_sheafnet(cluster: Cluster, tmp_path: Path) -> None
     assert "cannot import sheafnet 0.1.0: ImportError: sheafnet is not installed here" in message
     assert "Install the same environment there" in message
     assert not (tmp_path / "run").exists()
+
+
+ENVIRONMENT = """
+import os
+import ray
+from sheafnet.runtime.ray_cluster import joined
+with joined(os.environ["ADDRESS"]):
+    told = ray.remote(lambda: os.environ["GLIBC_TUNABLES"]).options(num_cpus=0).remote()
+    print(ray.get(told))
+"""
+
+
+def test_actors_of_a_cluster_find_what_those_of_one_machine_find(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    done = python(cluster, tmp_path, "-c", ENVIRONMENT)
+    assert done.stdout.strip() == environment()["GLIBC_TUNABLES"], done.stderr

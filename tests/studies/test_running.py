@@ -12,6 +12,7 @@ import pytest
 
 import sheafnet
 from sheafnet.errors import ConfigError, StudyError
+from sheafnet.runtime.environment import environment
 from sheafnet.runtime.rundir import RunDirectory
 from sheafnet.studies import running
 from sheafnet.studies.cells import Cell, CellResult, collect, read_cells
@@ -179,3 +180,12 @@ def test_workers_end_when_the_study_is_killed(network: Path, tmp_path: Path) -> 
     process.wait()
     assert not psutil.wait_procs(workers, timeout=30)[1]
     process.stdout.close()
+
+
+def test_a_worker_finds_what_the_actors_of_a_network_find(tmp_path: Path) -> None:
+    worker = running._Worker(tmp_path, 0)
+    try:
+        found = psutil.Process(worker._process.pid).environ()
+    finally:
+        worker.end()
+    assert (environment() | {"OMP_NUM_THREADS": "1"}).items() <= found.items()
