@@ -16,7 +16,7 @@ from sheafnet.network.hub import open_hub
 from sheafnet.plugins import distribution
 from sheafnet.runtime.foreign import GROUPS
 from sheafnet.runtime.machines import usable_cores
-from sheafnet.runtime.memory import PROCESS_BYTES, RAY_BYTES, free_bytes
+from sheafnet.runtime.memory import RAY_BYTES, free_bytes, process_bytes
 
 _PACKAGES = ("torch", "ray", "numpy", "pyzmq", "msgpack", "pydantic", "networkx", "matplotlib")
 _SPARE_BYTES = 500 * 10**6
@@ -126,11 +126,12 @@ def _ray() -> str:
 
 def _memory() -> str:
     total, free = psutil.virtual_memory().total, free_bytes()
-    fit = (free - RAY_BYTES) // PROCESS_BYTES
+    actor = process_bytes(private=True)
+    fit = (free - RAY_BYTES) // actor
     if fit < 1:
         raise RuntimeError(
             f"{free / 1e9:.1f} GB are free; Ray and one actor take "
-            f"{(RAY_BYTES + PROCESS_BYTES) / 1e9:.1f} GB. `--backend local` takes less."
+            f"{(RAY_BYTES + actor) / 1e9:.1f} GB. `--backend local` takes less."
         )
     return (
         f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free: up to {fit} actors of their own, on "

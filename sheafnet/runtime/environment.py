@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 _TUNABLES = "GLIBC_TUNABLES"
 _NO_REP_MOVSB = "glibc.cpu.x86_rep_movsb_threshold=1073741824"
@@ -21,10 +21,11 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def inherited() -> Iterator[None]:
-    """Processes that are started meanwhile find them, by whatever library they are started."""
-    before = {name: os.environ.get(name) for name in environment()}
-    os.environ.update(environment())
+def inherited(more: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Processes that are started meanwhile find them and `more`, whatever library starts them."""
+    added = environment() | dict(more or {})
+    before = {name: os.environ.get(name) for name in added}
+    os.environ.update(added)
     try:
         yield
     finally:

@@ -114,7 +114,7 @@ def _refuse_versions(machine: Machine) -> None:
 
 
 def _refuse_overload(plan: Plan, machines: Sequence[Machine]) -> None:
-    need = estimate(plan)
+    need = estimate(plan, any(machine.private for machine in machines))
     cores = [machine.cores for machine in machines]
 
     def overloaded(nodes_per_actor: int | None = None) -> tuple[Machine, list[list[int]]] | None:

@@ -1,10 +1,11 @@
 """How much memory a run needs on each machine, and how much is free there.
 
 The need is estimated from the plan, without torch. Measured with `Host` on the shipped data sets:
-a process that holds one small node has about 210 MB of its own, most of it torch; a node adds its
-weights with gradients and two moments, the values that it keeps for the backward pass while it
-waits for its neighbours, its second moments of the projections, the projections that it remembers,
-and the frames of an evaluation.
+a process that holds one small node has about 210 MB of its own, most of it torch, or 70 MB where it
+shares torch with the fork server that it comes from; a node adds its weights with gradients and two
+moments, the values that it keeps for the backward pass while it waits for its neighbours, its
+second moments of the projections, the projections that it remembers, and the frames of an
+evaluation.
 A file of yours (`arrays`, `deepsense`) that a node reads comes on top, and so does an encoder of
 yours that does not tell its size.
 """
@@ -18,12 +19,15 @@ import psutil
 
 from sheafnet.nodes.encoders import encoder_size
 from sheafnet.nodes.events import gallery_size, support_size
+from sheafnet.runtime.fork_server import SUPPORTED
 from sheafnet.runtime.plan import Plan
 
-PROCESS_BYTES = 210 * 10**6
+_STARTED_BYTES = 210 * 10**6
 """Unique memory of an actor process before its nodes: Python, torch, Ray and the bundled data."""
-RAY_BYTES = 400 * 10**6
-"""What a private Ray takes on this machine beside the host actors, with the coordinator."""
+_FORKED_BYTES = 70 * 10**6
+"""The same of one that is forked."""
+RAY_BYTES = 480 * 10**6
+"""What a private Ray takes on this machine beside the host actors, with coordinator and torch."""
 _COPIES = 4
 """Weights, gradients and both moments of the optimizer."""
 _CHUNK = 512
@@ -47,8 +51,13 @@ class Need:
         return len(hosts) * self.actor + sum(self.nodes[node] for host in hosts for node in host)
 
 
-def estimate(plan: Plan) -> Need:
-    """What the hosts and nodes of `plan` need."""
+def process_bytes(private: bool) -> int:
+    """Unique memory of an actor process before its nodes; `private` if its Ray is."""
+    return _FORKED_BYTES if private and SUPPORTED else _STARTED_BYTES
+
+
+def estimate(plan: Plan, private: bool = False) -> Need:
+    """What the hosts and nodes of `plan` need; `private` if their Ray is."""
     config = plan.config
     batch = config.training.batch_size
     rows = max(gallery_size(config, plan.dataset), *plan.limits("").rows.values())
@@ -70,7 +79,7 @@ def estimate(plan: Plan) -> Need:
             + 4 * config.training.memory * batch * sent
             + (_joined(plan) if plan.method.fuses and plan.method.hub == node.index else 0)
         )
-    return Need(PROCESS_BYTES + 4 * 2 * _CHUNK * largest, tuple(nodes))
+    return Need(process_bytes(private) + 4 * 2 * _CHUNK * largest, tuple(nodes))
 
 
 def _joined(plan: Plan) -> int:

@@ -6,7 +6,6 @@ the coordinator owns the hosts, they end with it, and it ends with the driver.
 """
 
 import contextlib
-import gc
 import os
 import shutil
 import signal
@@ -16,18 +15,23 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from sheafnet.config import Config
 from sheafnet.errors import ActorDied, ActorError, ClusterError, DeadlineError, SheafnetError
 from sheafnet.network.hub import SocketAddress, open_hub
+from sheafnet.runtime import forked
 from sheafnet.runtime.address import check_address
 from sheafnet.runtime.checkpoint import Checkpoint
 from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import gpu_share
 from sheafnet.runtime.environment import environment, inherited
 from sheafnet.runtime.foreign import references
+from sheafnet.runtime.fork_server import ADDRESS, SUPPORTED, ForkServer, no_garbage
 from sheafnet.runtime.machines import Machine, refuse_unfit, this_machine
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.report import HostSize, Parameters, Report
@@ -77,7 +81,7 @@ class HostProcess:
         placement: Sequence[Sequence[int]],
         at: int,
     ) -> None:
-        _end_with_parent()
+        _end_with_raylet()
         self._config = config  # all else happens in calls, whose errors come back as they are
         self._topology = topology
         self._run = run
@@ -352,7 +356,7 @@ class CoordinatorProcess:
         machines: Sequence[Machine],
         socket_folder: str | None,
     ) -> None:
-        _end_with_parent()
+        _end_with_raylet()
         self._config = config
         self._topology = topology
         self._directory = RunDirectory(directory)
@@ -479,36 +483,28 @@ class RaySession:
             ) from None
 
 
-def _end_with_parent() -> None:
-    """End this process soon after the raylet that started it, which Ray itself does not ensure.
+def _end_with_raylet() -> None:
+    """End this process soon after the raylet that it belongs to, which Ray itself does not ensure.
 
     An actor whose raylet was killed would go on sending and writing beside the run that goes on
     without it.
     """
-    parent = os.getppid()
+    raylet = psutil.Process(int(os.environ.get("RAY_RAYLET_PID", os.getppid())))
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_LOOK_S)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while raylet.is_running() and raylet.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(_LOOK_S)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _import_torch() -> None:
-    """Import torch, if nothing has yet, without looking for garbage in it, then or later.
-
-    The collector would go through what has been imported again and again, which is a tenth of the
-    processor time that an actor takes to start.
-    """
+    """Import torch and all that a host needs, if nothing has yet."""
     if "torch" not in sys.modules:
-        gc.disable()
-        try:
+        with no_garbage():
             import sheafnet.runtime.host  # noqa: F401
-
-            gc.freeze()
-        finally:
-            gc.enable()
 
 
 def start_private() -> None:
@@ -518,7 +514,7 @@ def start_private() -> None:
         ActorError: it does not start.
     """
     try:
-        with _loopback(), inherited():
+        with _loopback(), _lean(_fork_server()):
             ray.init(
                 address="local",
                 include_dashboard=False,
@@ -527,6 +523,7 @@ def start_private() -> None:
                 object_store_memory=_OBJECT_STORE_BYTES,
             )
     except (RayError, OSError, RuntimeError, ConnectionError, ValueError) as error:
+        _beside.close()
         raise ActorError(f"Ray does not start on this machine: {error}") from None
 
 
@@ -534,6 +531,7 @@ def stop_private(keep_logs: bool = False) -> None:
     """Stop the Ray that `start_private` started; its folder goes unless its logs are to be read."""
     session = _session_folder()
     ray.shutdown()
+    _beside.close()
     if not keep_logs:
         shutil.rmtree(session, ignore_errors=True)
 
@@ -572,6 +570,37 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+_beside = contextlib.ExitStack()
+"""What ends with the private Ray."""
+
+
+def _fork_server() -> str | None:
+    """The address of a fork server for the private Ray; None where no process can be forked."""
+    if not SUPPORTED:
+        return None
+    return _beside.enter_context(ForkServer("sheafnet.runtime.host", __name__)).address
+
+
+@contextlib.contextmanager
+def _lean(forks: str | None) -> Iterator[None]:
+    """Ray starts what actors need and nothing else, and these from the fork server at `forks`.
+
+    Left out are the autoscaler's monitor, the monitor of logs and the dashboard, which starts
+    without pages where `include_dashboard` is false. Each imports as much as a worker does, and
+    `ray.init`, which has no argument for it, waits for the last.
+    """
+    node, parameter = ray._private.node.Node, ray._private.parameter
+    parameters, dashboard = parameter.RayParams, node.start_api_server
+    chosen = {} if forks is None else {"worker_path": forked.__file__}
+    parameter.RayParams = partial(parameters, no_monitor=True, include_log_monitor=False, **chosen)
+    node.start_api_server = lambda *_, **__: None
+    try:
+        with inherited({} if forks is None else {ADDRESS: forks}):
+            yield
+    finally:
+        parameter.RayParams, node.start_api_server = parameters, dashboard
 
 
 @contextlib.contextmanager

@@ -135,7 +135,7 @@ def test_both_hosts_die_and_one_of_those_in_their_place(tiny: MakeConfig, tmp_pa
 def test_a_host_takes_the_graph_that_was_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sheafnet.runtime.ray_cluster._end_with_parent", lambda: None)
+    monkeypatch.setattr("sheafnet.runtime.ray_cluster._end_with_raylet", lambda: None)
     graph = {"generator": "random-regular", "nodes": 6, "degree": 3}
     config = Config.model_validate({"name": "drawn", "dataset": "synthetic", "graph": graph})
     drawn = Plan.open(config).topology
@@ -155,7 +155,7 @@ def test_a_host_takes_the_graph_that_was_drawn(
 def test_a_survivor_lets_go_of_its_nodes_before_it_makes_them_anew(
     tiny: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sheafnet.runtime.ray_cluster._end_with_parent", lambda: None)
+    monkeypatch.setattr("sheafnet.runtime.ray_cluster._end_with_raylet", lambda: None)
     config = tiny()
     process = HostProcess(config, Plan.open(config).topology, tmp_path, [[0, 1, 2, 3]], 0)
     addresses = {0: process.listen(f"unix://{tmp_path}/0", spins=True)}

@@ -68,9 +68,18 @@ def test_the_need_of_a_pair_by_hand() -> None:
     moments = 8 * ((8 + 4) * (1 + 4) + 8)
     frames = 4 * ((80 + 50) * 8 + 2 * 50 * 4)
     assert need.nodes == (weights + kept + moments + frames,) * 2
-    assert need.actor == memory.PROCESS_BYTES + 4 * 2 * 512 * (8 + 10)
+    assert need.actor == 210_000_000 + 4 * 2 * 512 * (8 + 10)
     assert need.of([[0], [1]]) == 2 * need.actor + sum(need.nodes)
     assert need.of([[0, 1]]) == need.actor + sum(need.nodes)
+
+
+def test_a_forked_process_needs_a_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is one of a private Ray, where processes can be forked."""
+    plan = pair()
+    for supported, spared in ((True, 140_000_000), (False, 0)):
+        monkeypatch.setattr(memory, "SUPPORTED", supported)
+        assert estimate(plan).actor - estimate(plan, private=True).actor == spared
+        assert estimate(plan).nodes == estimate(plan, private=True).nodes
 
 
 def test_moments_of_a_large_hub_count() -> None:

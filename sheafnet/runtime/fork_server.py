@@ -1,0 +1,149 @@
+"""The process that actors' processes are forked from: it imports once what all of them need.
+
+Ray starts a Python for every actor, and torch takes most of its start and of its memory. A private
+Ray on Linux starts `sheafnet.runtime.forked` in its worker's place, which asks here for a fork that
+goes on as that worker. Whatever goes wrong here, it starts the worker itself.
+
+    python -m sheafnet.runtime.fork_server SOCKET MODULE MODULE
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sheafnet.runtime.environment import environment
+from sheafnet.runtime.scratch import ScratchFolder
+
+ADDRESS = "SHEAFNET_FORK_SERVER"
+"""The environment variable of where the fork server of a private Ray listens."""
+SUPPORTED = sys.platform == "linux"
+"""Elsewhere the libraries of the system do not bear that a process is forked and goes on."""
+_WAITING = 512
+_REQUEST_S = 10.0
+"""For a request to arrive whole. The process that makes it does nothing else."""
+
+
+class ForkServer:
+    """The fork server, as the process sees it that starts it and that it ends with.
+
+    Args:
+        module: imported at once.
+        late: the module that reads the environment when it is imported; so it is imported in that
+            of the first process that asks, which all get.
+    """
+
+    def __init__(self, module: str, late: str) -> None:
+        self._folder = ScratchFolder()
+        self.address = str(self._folder.path / "forks")
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(self.address)
+            listening.listen(_WAITING)
+            number = listening.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, str(number), module, late],
+                stdin=subprocess.PIPE,  # ends when this process does, however that ends
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[number],
+                env=os.environ | environment() | one | {"PYTHONPATH": path},
+            )
+
+    def __enter__(self) -> "ForkServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it; what was forked from it goes on."""
+        self._process.kill()
+        self._process.communicate()
+        self._folder.close()
+
+
+@contextlib.contextmanager
+def no_garbage() -> Iterator[None]:
+    """Import without looking for garbage in what is imported, then or later.
+
+    The collector would go through it again and again, which is a tenth of the processor time that
+    torch takes to import, and would write to memory that forked processes have in common.
+    """
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
+def main() -> None:
+    """Serve until the starting process is gone; every process forked goes on as the worker."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a Ctrl-C is for the starting one
+    number, module, late = sys.argv[1:]
+    with no_garbage():
+        importlib.import_module(module)
+    with socket.socket(fileno=int(number)) as listening:
+        arguments, variables, folder, streams = _next_fork(listening, late)
+    for at, stream in enumerate(streams):
+        os.dup2(stream, at)
+        os.close(stream)
+    _set_environment(variables)
+    os.chdir(folder)
+    np.random.seed()  # each fork would draw the same; Python's own does it itself
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
+def _next_fork(
+    listening: socket.socket, late: str
+) -> tuple[list[str], dict[str, str], str, Sequence[int]]:
+    """Fork for whoever asks; returns in the forked process, with what it was asked for."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that end leave nothing behind
+    while True:
+        ready, _, _ = select.select([listening, sys.stdin], [], [])
+        if sys.stdin in ready:
+            os._exit(0)
+        asking, _ = listening.accept()
+        streams: Sequence[int] = []
+        with asking, contextlib.suppress(OSError, ValueError):
+            asking.settimeout(_REQUEST_S)
+            said, streams, _, _ = socket.recv_fds(asking, 2**16, 3)
+            while more := asking.recv(2**16):
+                said += more
+            arguments, variables, folder = json.loads(said)
+            if late not in sys.modules:
+                _set_environment(variables)
+                with no_garbage():
+                    importlib.import_module(late)
+                _refuse_threads()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                return arguments, variables, folder, streams
+            asking.sendall(b"forked")
+        for stream in streams:
+            os.close(stream)
+
+
+def _set_environment(variables: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
+
+
+def _refuse_threads() -> None:
+    """End if something that was imported has started a thread, which a fork would be without."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
