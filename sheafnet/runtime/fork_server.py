@@ -2,7 +2,7 @@
 
 Ray starts a Python for every actor, and torch takes most of its start and of its memory. A private
 Ray on Linux starts `sheafnet.runtime.forked` in its worker's place, which asks here for a fork that
-goes on as that worker. Whatever goes wrong here, it starts the worker itself.
+goes on as that worker. Where it gets none in time, it becomes the worker itself.
 
     python -m sheafnet.runtime.fork_server SOCKET MODULE MODULE
 """
@@ -19,6 +19,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -86,6 +88,25 @@ def no_garbage() -> Iterator[None]:
         gc.enable()
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a process is forked for, as `sheafnet.runtime.forked` asks for it.
+
+    Args:
+        arguments: a script and its arguments.
+        environment: of the one that asks, as all that follows.
+        folder: where it works.
+        leads: whether it leads a process group.
+        oom_score_adj: how soon it is killed when memory runs out.
+    """
+
+    arguments: list[str]
+    environment: dict[str, str]
+    folder: str
+    leads: bool
+    oom_score_adj: str
+
+
 def main() -> None:
     """Serve until the starting process is gone; every process forked goes on as the worker."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a Ctrl-C is for the starting one
@@ -93,45 +114,63 @@ def main() -> None:
     with no_garbage():
         importlib.import_module(module)
     with socket.socket(fileno=int(number)) as listening:
-        arguments, variables, folder, streams = _next_fork(listening, late)
-    for at, stream in enumerate(streams):
-        os.dup2(stream, at)
-        os.close(stream)
-    _set_environment(variables)
-    os.chdir(folder)
-    np.random.seed()  # each fork would draw the same; Python's own does it itself
-    sys.argv = arguments
-    runpy.run_path(arguments[0], run_name="__main__")
+        request, streams, asking = _next_fork(listening, late)
+    with asking:
+        _become(request, streams)
+        try:
+            asking.sendall(b"forked")
+        except OSError:
+            os._exit(0)  # nobody waits for it any more
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def _next_fork(
-    listening: socket.socket, late: str
-) -> tuple[list[str], dict[str, str], str, Sequence[int]]:
-    """Fork for whoever asks; returns in the forked process, with what it was asked for."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that end leave nothing behind
+def _next_fork(listening: socket.socket, late: str) -> tuple[Request, Sequence[int], socket.socket]:
+    """Fork for whoever asks; returns in the forked process, with the streams of who asked."""
     while True:
         ready, _, _ = select.select([listening, sys.stdin], [], [])
         if sys.stdin in ready:
             os._exit(0)
         asking, _ = listening.accept()
         streams: Sequence[int] = []
-        with asking, contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, TypeError):  # then nobody gets an answer
             asking.settimeout(_REQUEST_S)
             said, streams, _, _ = socket.recv_fds(asking, 2**16, 3)
             while more := asking.recv(2**16):
                 said += more
-            arguments, variables, folder = json.loads(said)
+            request = Request(**json.loads(said))
             if late not in sys.modules:
-                _set_environment(variables)
+                _set_environment(request.environment)
                 with no_garbage():
                     importlib.import_module(late)
                 _refuse_threads()
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that end leave nothing behind
             if os.fork() == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                return arguments, variables, folder, streams
-            asking.sendall(b"forked")
+                return request, streams, asking
+        asking.close()
         for stream in streams:
             os.close(stream)
+
+
+def _become(request: Request, streams: Sequence[int]) -> None:
+    """Take on all that makes the process that asked another than this one."""
+    for at, stream in enumerate(streams):
+        os.dup2(stream, at)
+        os.close(stream)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if request.leads:
+        os.setpgid(0, 0)
+    Path("/proc/self/oom_score_adj").write_text(request.oom_score_adj)
+    _set_environment(request.environment)
+    os.chdir(request.folder)
+    sys.argv = request.arguments
+    _draw_anew()
+
+
+def _draw_anew() -> None:
+    """Seed the global generators; forks would draw the same. Python's own does it by itself."""
+    np.random.seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
 
 
 def _set_environment(variables: dict[str, str]) -> None:

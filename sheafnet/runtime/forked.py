@@ -1,7 +1,7 @@
 """What a private Ray starts in place of its worker: has the fork server fork one instead.
 
 The worker gets the arguments, the environment, the folder and the streams of this process, which
-then ends. Where the fork server does not answer, this process becomes the worker itself, and takes
+then ends. Where nothing has been forked in time, this process becomes the worker itself, and takes
 as long to start as any. Imports little: Ray starts one for every actor.
 """
 
@@ -10,6 +10,10 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
+
+_PATIENCE_S = 30.0
+"""For the fork server to import what it has to. Ray gives a worker 60 s to register."""
 
 
 def main() -> None:
@@ -29,14 +33,22 @@ def _worker() -> str:
     return os.path.join(os.path.dirname(spec.origin), "_private", "workers", "default_worker.py")
 
 
-def _forked(arguments: list[str]) -> bool:
-    """Whether the fork server says that it has forked a process that runs these arguments."""
+def _forked(arguments: list[str], patience_s: float = _PATIENCE_S) -> bool:
+    """Whether a forked process says that it goes on with these arguments."""
     try:
-        request = json.dumps([arguments, dict(os.environ), os.getcwd()]).encode()
+        request = {
+            "arguments": arguments,
+            "environment": dict(os.environ),
+            "folder": os.getcwd(),
+            "leads": os.getpgrp() == os.getpid(),
+            "oom_score_adj": Path("/proc/self/oom_score_adj").read_text(),
+        }
+        said = json.dumps(request).encode()
         with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(patience_s)
             asking.connect(os.environ["SHEAFNET_FORK_SERVER"])
-            sent = socket.send_fds(asking, [request], [0, 1, 2])
-            asking.sendall(request[sent:])
+            sent = socket.send_fds(asking, [said], [0, 1, 2])
+            asking.sendall(said[sent:])
             asking.shutdown(socket.SHUT_WR)
             return asking.recv(16) != b""
     except (OSError, KeyError):

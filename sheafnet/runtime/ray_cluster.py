@@ -451,12 +451,11 @@ class RaySession:
     def __exit__(self, problem: type[BaseException] | None, *_: object) -> None:
         """End every actor; a Ray that was started here is stopped."""
         with contextlib.suppress(KeyboardInterrupt), _interrupt_held():
-            if ray.is_initialized():
-                if self._coordinator is not None:
-                    with contextlib.suppress(RayError):
-                        ray.kill(self._coordinator)
-                if self._ours:
-                    stop_private(keep_logs=problem is not None)
+            if ray.is_initialized() and self._coordinator is not None:
+                with contextlib.suppress(RayError):
+                    ray.kill(self._coordinator)
+            if self._ours:
+                stop_private(keep_logs=problem is not None)
             if self._scratch is not None:
                 self._scratch.close()
 
@@ -513,27 +512,29 @@ def start_private() -> None:
     Raises:
         ActorError: it does not start.
     """
-    try:
-        with _loopback(), _lean(_fork_server()):
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="CRITICAL",
-                object_store_memory=_OBJECT_STORE_BYTES,
-            )
-    except (RayError, OSError, RuntimeError, ConnectionError, ValueError) as error:
-        _beside.close()
-        raise ActorError(f"Ray does not start on this machine: {error}") from None
+    with contextlib.ExitStack() as beside:
+        try:
+            with _loopback(), _lean(_fork_server(beside)):
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="CRITICAL",
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                )
+        except Exception as error:  # of any kind: Ray raises Exception itself, too
+            raise ActorError(f"Ray does not start on this machine: {error}") from None
+        _beside.push(beside.pop_all())
 
 
 def stop_private(keep_logs: bool = False) -> None:
     """Stop the Ray that `start_private` started; its folder goes unless its logs are to be read."""
-    session = _session_folder()
-    ray.shutdown()
-    _beside.close()
-    if not keep_logs:
-        shutil.rmtree(session, ignore_errors=True)
+    with _beside:
+        if ray.is_initialized():
+            session = _session_folder()
+            ray.shutdown()
+            if not keep_logs:
+                shutil.rmtree(session, ignore_errors=True)
 
 
 def try_private(within_s: float) -> None:
@@ -576,16 +577,19 @@ _beside = contextlib.ExitStack()
 """What ends with the private Ray."""
 
 
-def _fork_server() -> str | None:
-    """The address of a fork server for the private Ray; None where no process can be forked."""
+def _fork_server(beside: contextlib.ExitStack) -> str | None:
+    """The address of a fork server that ends with `beside`; None where there can be none."""
     if not SUPPORTED:
         return None
-    return _beside.enter_context(ForkServer("sheafnet.runtime.host", __name__)).address
+    try:
+        return beside.enter_context(ForkServer("sheafnet.runtime.host", __name__)).address
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager
 def _lean(forks: str | None) -> Iterator[None]:
-    """Ray starts what actors need and nothing else, and these from the fork server at `forks`.
+    """Ray starts its workers by the fork server at `forks`, and three helpers less.
 
     Left out are the autoscaler's monitor, the monitor of logs and the dashboard, which starts
     without pages where `include_dashboard` is false. Each imports as much as a worker does, and

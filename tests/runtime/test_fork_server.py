@@ -15,6 +15,7 @@ import psutil
 import pytest
 import ray
 
+from sheafnet.errors import ActorError
 from sheafnet.runtime import forked, ray_cluster
 from sheafnet.runtime.fork_server import ADDRESS, ForkServer
 from sheafnet.runtime.ray_cluster import HostProcess, start_private, stop_private
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are f
 
 TELLS = """
 import json, os, random, signal, sys, numpy, late
+torch = sys.modules.get("torch")
 json.dump(
     {
         "arguments": sys.argv[1:],
@@ -32,10 +34,16 @@ json.dump(
         "own": os.environb.get(b"OWN", b"").hex(),
         "late": late.OWN.hex(),
         "read": sys.stdin.read(),
-        "drawn": [random.random(), float(numpy.random.random())],
+        "drawn": [
+            random.random(),
+            float(numpy.random.random()),
+            torch and float(torch.rand(1)),
+        ],
         "pid": os.getpid(),
         "parent": os.getppid(),
         "children": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL,
+        "leads": os.getpgrp() == os.getpid(),
+        "oom": int(open("/proc/self/oom_score_adj").read()),
         "open": sorted(int(number) for number in os.listdir("/proc/self/fd")),
     },
     sys.stdout,
@@ -45,7 +53,8 @@ print("to stderr", file=sys.stderr, flush=True)
 """
 LATE = "import os\nOWN = os.environb.get(b'OWN', b'')\n"
 ASKS = (
-    "import sys; from sheafnet.runtime.forked import _forked; sys.exit(not _forked(sys.argv[1:]))"
+    "import sys; from sheafnet.runtime.forked import _forked; "
+    "sys.exit(not _forked(sys.argv[2:], float(sys.argv[1])))"
 )
 
 Fork = Callable[..., dict[str, Any]]
@@ -61,15 +70,15 @@ def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def server(late: Path) -> Iterator[ForkServer]:
-    with ForkServer("colorsys", late.stem) as server:
+def server(late: Path, request: pytest.FixtureRequest) -> Iterator[ForkServer]:
+    with ForkServer(getattr(request, "param", "colorsys"), late.stem) as server:
         yield server
 
 
-def asked(server: ForkServer, *arguments: str, **more: Any) -> int:
+def asked(server: ForkServer, *arguments: str, patience_s: float = 30, **more: Any) -> int:
     """The exit code of a process that asks: 0 if it is told that a process was forked."""
     variables = os.environ | {ADDRESS: server.address} | more.pop("env", {})
-    words = [sys.executable, "-c", ASKS, *arguments]
+    words = [sys.executable, "-c", ASKS, str(patience_s), *arguments]
     return subprocess.run(words, env=variables, timeout=60, **more).returncode
 
 
@@ -79,14 +88,14 @@ def fork(server: ForkServer, tmp_path: Path) -> Fork:
     script = tmp_path / "tells.py"
     script.write_text(TELLS)
 
-    def tell(*arguments: str, own: bytes = b"", folder: Path = tmp_path) -> dict[str, Any]:
+    def tell(
+        *arguments: str, own: bytes = b"", folder: Path = tmp_path, **more: Any
+    ) -> dict[str, Any]:
         out, words = tmp_path / "out", tmp_path / "words"
         with out.open("w") as stdout, words.open("w") as stderr:
             env: Mapping[str, str] = {"OWN": os.fsdecode(own)}
-            streams = {"stdout": stdout, "stderr": stderr}
-            assert not asked(
-                server, str(script), *arguments, env=env, cwd=folder, input=b"read", **streams
-            )
+            more |= {"stdout": stdout, "stderr": stderr, "input": b"read"}
+            assert not asked(server, str(script), *arguments, env=env, cwd=folder, **more)
         wait_until(lambda: words.read_text() == "to stderr\n", "the forked process")
         return dict(json.loads(out.read_text()))
 
@@ -116,10 +125,57 @@ def test_the_late_module_finds_the_first_environment(fork: Fork) -> None:
     assert first["pid"] != second["pid"]
 
 
+@pytest.mark.parametrize("server", ["torch"], indirect=True)
 def test_forks_draw_numbers_of_their_own(fork: Fork) -> None:
     first, second = fork()["drawn"], fork()["drawn"]
-    assert first[0] != second[0]
-    assert first[1] != second[1]
+    assert None not in first
+    assert [a == b for a, b in zip(first, second, strict=True)] == [False] * 3
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_group_and_priority_when_memory_runs_out_are_those_of_who_asked(
+    leads: bool, fork: Fork
+) -> None:
+    def prepare() -> None:
+        Path("/proc/self/oom_score_adj").write_text("700")
+
+    told = fork(process_group=0 if leads else None, preexec_fn=prepare)
+    assert told["leads"] == leads
+    assert told["oom"] == 700
+
+
+def test_nothing_is_forked_for_one_that_waits_no_longer(server: ForkServer, tmp_path: Path) -> None:
+    """It has become the worker itself, and there must not be two."""
+    script, sign = tmp_path / "signs.py", tmp_path / "sign"
+    script.write_text(f"import sys; open({str(sign)!r} + sys.argv[1], 'w')")
+    assert not asked(server, str(script), "first")
+    os.kill(server._process.pid, signal.SIGSTOP)
+    assert asked(server, str(script), "late", patience_s=0.2)
+    os.kill(server._process.pid, signal.SIGCONT)
+    assert not asked(server, str(script), "last")
+    wait_until(Path(f"{sign}last").exists, "the last fork")
+    wait_until(lambda: not psutil.Process(server._process.pid).children(), "the forks to end")
+    assert sorted(path.name for path in tmp_path.glob("sign?*")) == [
+        "signfirst",
+        "signlast",
+        script.name,
+    ]
+
+
+def test_it_finds_modules_where_its_starter_does(
+    late: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At paths relative to the starter's folder, too; and not in that folder unasked."""
+    (tmp_path / "colorsys.py").write_text("1/0")
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    late.rename(inner / "late.py")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("inner")
+    with ForkServer("colorsys", "late") as server:
+        monkeypatch.chdir("/")
+        assert not asked(server, str(inner / "late.py"))
 
 
 def test_a_forked_process_that_ends_leaves_nothing(fork: Fork, server: ForkServer) -> None:
@@ -202,13 +258,6 @@ def test_without_it_the_worker_of_ray_is_started(
     assert "--raylet-name" in told.stdout
 
 
-class Tells:
-    """An actor that tells what its process came from."""
-
-    def tell(self) -> int:
-        return os.getppid()
-
-
 @pytest.fixture
 def private() -> Iterator[None]:
     start_private()
@@ -217,8 +266,26 @@ def private() -> Iterator[None]:
 
 
 def parents(count: int) -> list[int]:
+    """The processes that those of some actors came from."""
+
+    class Tells:
+        def tell(self) -> int:
+            return os.getppid()
+
     actors = [ray.remote(Tells).options(num_cpus=0).remote() for _ in range(count)]
     found: list[int] = ray.get([actor.tell.remote() for actor in actors])
+    return found
+
+
+def imported() -> set[str]:
+    """What a worker has imported that has not run anything yet."""
+
+    def modules() -> set[str]:
+        import sys
+
+        return set(sys.modules)
+
+    found: set[str] = ray.get(ray.remote(modules).options(num_cpus=0).remote())
     return found
 
 
@@ -233,10 +300,10 @@ def servers() -> list[psutil.Process]:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("private")
-def test_a_private_ray_forks_actors_and_starts_nothing_else() -> None:
+def test_a_private_ray_forks_actors_and_starts_three_helpers_less() -> None:
     (server,) = servers()
     assert parents(4) == [server.pid] * 4
-    assert "libtorch_cpu" in Path(f"/proc/{server.pid}/maps").read_text()
+    assert {"torch", "sheafnet.runtime.host"} <= imported()
     for needless in ("dashboard.py", "log_monitor.py", "autoscaler"):
         assert named(beside(), needless) == []
     assert len(named(beside(), "gcs_server")) == 1
@@ -280,3 +347,31 @@ def test_actors_end_with_their_raylet() -> None:
     _, alive = psutil.wait_procs([process], timeout=10)
     assert alive == []
     assert len(servers()) == 1  # which ends with this process
+
+
+@pytest.mark.ray
+def test_the_server_ends_with_a_ray_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def fail(**_: object) -> None:
+        seen.extend(servers())
+        raise Exception("no port is free")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(ActorError, match="Ray does not start on this machine: no port is free"):
+        start_private()
+    assert len(seen) == 1
+    assert servers() == []
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("private")
+def test_the_server_of_a_running_ray_stays_and_ends_after_it() -> None:
+    before = servers()
+    with pytest.raises(ActorError, match="does not start"):
+        start_private()
+    assert servers() == before
+    ray.shutdown()
+    assert servers() == before
+    stop_private()
+    assert servers() == []
