@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from sheafnet.errors import ActorError, DeadlineError
-from sheafnet.runtime.environment import environment
+from sheafnet.runtime.environment import of_python
 
 _LONGEST_S = 600.0
 """No step of a child takes longer; one that does hangs."""
@@ -38,7 +38,6 @@ class Child:
     def __init__(self, name: str, arguments: Sequence[str]) -> None:
         self._name = name
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        paths = [os.path.abspath(entry) for entry in sys.path]
         self._process = subprocess.Popen(
             [sys.executable, "-P", *arguments],
             stdin=subprocess.PIPE,
@@ -47,7 +46,7 @@ class Child:
             text=True,
             encoding="utf-8",
             process_group=0,
-            env=os.environ | environment() | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=of_python(),
         )
         self.pid = self._process.pid
         assert self._process.stdin is not None

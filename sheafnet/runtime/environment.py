@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator
 
 _TUNABLES = "GLIBC_TUNABLES"
 _NO_REP_MOVSB = "glibc.cpu.x86_rep_movsb_threshold=1073741824"
@@ -20,10 +21,16 @@ def environment() -> dict[str, str]:
     return {_TUNABLES: ":".join(filter(None, chosen))}
 
 
+def of_python(**more: str) -> dict[str, str]:
+    """All variables of a Python that this process starts by ``-P``: it finds the same modules."""
+    paths = [os.path.abspath(entry) for entry in sys.path]
+    return os.environ | environment() | {"PYTHONPATH": os.pathsep.join(paths)} | more
+
+
 @contextlib.contextmanager
-def inherited(more: Mapping[str, str] | None = None) -> Iterator[None]:
+def inherited(**more: str) -> Iterator[None]:
     """Processes that are started meanwhile find them and `more`, whatever library starts them."""
-    added = environment() | dict(more or {})
+    added = environment() | more
     before = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
     try:

@@ -24,11 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sheafnet.runtime.environment import environment
+from sheafnet.runtime.environment import of_python
 from sheafnet.runtime.scratch import ScratchFolder
 
-ADDRESS = "SHEAFNET_FORK_SERVER"
-"""The environment variable of where the fork server of a private Ray listens."""
 SUPPORTED = sys.platform == "linux"
 """Elsewhere the libraries of the system do not bear that a process is forked and goes on."""
 _WAITING = 512
@@ -48,7 +46,6 @@ class ForkServer:
     def __init__(self, module: str, late: str) -> None:
         self._folder = ScratchFolder()
         self.address = str(self._folder.path / "forks")
-        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(self.address)
@@ -60,7 +57,7 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[number],
-                env=os.environ | environment() | one | {"PYTHONPATH": path},
+                env=of_python(**one),
             )
 
     def __enter__(self) -> "ForkServer":

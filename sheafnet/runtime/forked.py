@@ -12,6 +12,8 @@ import socket
 import sys
 from pathlib import Path
 
+ADDRESS = "SHEAFNET_FORK_SERVER"
+"""The environment variable of where the fork server of a private Ray listens."""
 _PATIENCE_S = 30.0
 """For the fork server to import what it has to. Ray gives a worker 60 s to register."""
 
@@ -46,7 +48,7 @@ def _forked(arguments: list[str], patience_s: float = _PATIENCE_S) -> bool:
         said = json.dumps(request).encode()
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(patience_s)
-            asking.connect(os.environ["SHEAFNET_FORK_SERVER"])
+            asking.connect(os.environ[ADDRESS])
             sent = socket.send_fds(asking, [said], [0, 1, 2])
             asking.sendall(said[sent:])
             asking.shutdown(socket.SHUT_WR)

@@ -31,7 +31,7 @@ from sheafnet.runtime.coordinator import Coordinator, Progress
 from sheafnet.runtime.device import gpu_share
 from sheafnet.runtime.environment import environment, inherited
 from sheafnet.runtime.foreign import references
-from sheafnet.runtime.fork_server import ADDRESS, SUPPORTED, ForkServer, no_garbage
+from sheafnet.runtime.fork_server import SUPPORTED, ForkServer, no_garbage
 from sheafnet.runtime.machines import Machine, refuse_unfit, this_machine
 from sheafnet.runtime.plan import Plan, Stretch
 from sheafnet.runtime.report import HostSize, Parameters, Report
@@ -601,7 +601,7 @@ def _lean(forks: str | None) -> Iterator[None]:
     parameter.RayParams = partial(parameters, no_monitor=True, include_log_monitor=False, **chosen)
     node.start_api_server = lambda *_, **__: None
     try:
-        with inherited({} if forks is None else {ADDRESS: forks}):
+        with inherited(**({} if forks is None else {forked.ADDRESS: forks})):
             yield
     finally:
         parameter.RayParams, node.start_api_server = parameters, dashboard

@@ -1,7 +1,6 @@
 """Runs the cells of a study that have not run yet, as many at once as there are workers."""
 
 import json
-import os
 import selectors
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from sheafnet.errors import ActorError, ConfigError, Interrupted
-from sheafnet.runtime.environment import environment
+from sheafnet.runtime.environment import of_python
 from sheafnet.runtime.machines import usable_cores
 from sheafnet.runtime.plan import Plan
 from sheafnet.studies.cells import Cell, CellResult
@@ -177,7 +176,6 @@ class _Worker:
     def __init__(self, scratch: Path, number: int) -> None:
         self._run_dir = scratch / f"run-{number}"
         self._log = (scratch / f"log-{number}").open("w+", encoding="utf-8", errors="replace")
-        paths = [str(Path(entry).resolve()) for entry in sys.path]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sheafnet.studies.worker"],
             stdin=subprocess.PIPE,
@@ -186,9 +184,7 @@ class _Worker:
             text=True,
             encoding="utf-8",
             process_group=0,
-            env=os.environ
-            | environment()
-            | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+            env=of_python(OMP_NUM_THREADS="1"),
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

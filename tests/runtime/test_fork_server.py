@@ -17,7 +17,8 @@ import ray
 
 from sheafnet.errors import ActorError
 from sheafnet.runtime import forked, ray_cluster
-from sheafnet.runtime.fork_server import ADDRESS, ForkServer
+from sheafnet.runtime.fork_server import ForkServer
+from sheafnet.runtime.forked import ADDRESS
 from sheafnet.runtime.ray_cluster import HostProcess, start_private, stop_private
 from tests.runtime.test_ray import named, wait_until
 
@@ -290,7 +291,7 @@ def imported() -> set[str]:
 
 
 def beside() -> list[psutil.Process]:
-    """The processes of this one's private Ray that are no actors."""
+    """The processes of this one's private Ray."""
     return psutil.Process().children(recursive=True)
 
 
