@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from sheafnet.runtime.environment import environment, inherited
+from sheafnet.runtime.environment import environment, inherited, of_python
 
 _TOLD = [sys.executable, "-c", "import os; print(os.environ.get('GLIBC_TUNABLES'))"]
 
@@ -32,3 +33,20 @@ def test_what_the_user_has_chosen_stands_behind_ours(monkeypatch: pytest.MonkeyP
         assert told().endswith(f"=1073741824:{chosen}")
     assert told() == os.environ["GLIBC_TUNABLES"] == chosen
     assert environment()["GLIBC_TUNABLES"].endswith(f":{chosen}")
+
+
+def test_a_python_finds_modules_wherever_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", "inner", "/opt/modules"])
+    found = of_python(OMP_NUM_THREADS="1")
+    assert found["PYTHONPATH"].split(os.pathsep) == [
+        str(tmp_path),
+        str(tmp_path / "inner"),
+        "/opt/modules",
+    ]
+    assert found["OMP_NUM_THREADS"] == "1"
+    assert (os.environ | environment()).items() - found.items() <= {
+        (name, os.environ.get(name)) for name in ("PYTHONPATH", "OMP_NUM_THREADS")
+    }

@@ -52,7 +52,7 @@ json.dump(
 sys.stdout.flush()
 print("to stderr", file=sys.stderr, flush=True)
 """
-LATE = "import os\nOWN = os.environb.get(b'OWN', b'')\n"
+LATE = "import os, numpy.random\nOWN = os.environb.get(b'OWN', b'')\n"
 ASKS = (
     "import sys; from sheafnet.runtime.forked import _forked; "
     "sys.exit(not _forked(sys.argv[2:], float(sys.argv[1])))"
